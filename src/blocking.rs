@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How long an idle thread stays.
-const IDLE: Duration = Duration::from_secs(10);
+const THREAD_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The stack size of each thread in bytes; the calls are shallow.
-const STACK: usize = 512 * 1024;
+const THREAD_STACK_BYTES: usize = 512 * 1024;
 
 /// A call is waiting for a thread.
 const WAITING: u8 = 0;
@@ -145,7 +145,7 @@ impl Pool {
             self.wake.notify_one();
             return Ok(());
         }
-        let thread = std::thread::Builder::new().name(self.name.to_owned()).stack_size(STACK);
+        let thread = std::thread::Builder::new().name(self.name.to_owned()).stack_size(THREAD_STACK_BYTES);
         state.idle += 1;
         thread.spawn(move || self.work()).map(drop).inspect_err(|_| state.idle -= 1)
     }
@@ -155,7 +155,10 @@ impl Pool {
         loop {
             let next = (state.working < self.threads).then(|| state.waiting.pop_front()).flatten();
             let Some(job) = next else {
-                let waited = self.wake.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+                let waited = self
+                    .wake
+                    .wait_timeout(state, THREAD_IDLE_TIMEOUT)
+                    .unwrap_or_else(PoisonError::into_inner);
                 state = waited.0;
                 if waited.1.timed_out() && (state.waiting.is_empty() || state.working >= self.threads) {
                     state.idle -= 1;

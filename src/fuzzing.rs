@@ -417,7 +417,7 @@ fn follow(journal: &Journal, cursor: u64) -> Vec<u64> {
         match next {
             Next::Lines(lines) => numbers.extend(lines.iter().map(|line| line.seq)),
             Next::Missing(hole) => reader.jump(hole.through),
-            Next::Gone => panic!("what follows {} is gone", reader.cursor()),
+            Next::Expired => panic!("what follows {} is gone", reader.cursor()),
         }
     }
     numbers

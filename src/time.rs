@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// How often the wall clock is checked; the longest delay after which a deadline that passed during sleep is noticed.
-const STEP: Duration = Duration::from_secs(1);
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time until `deadline` as of `now`; zero when it has passed.
 pub fn time_left(deadline: Timestamp, now: Timestamp) -> Duration {
@@ -37,7 +37,7 @@ pub async fn reached(deadline: Timestamp, clock: impl Fn() -> Timestamp) {
         if left.is_zero() {
             return;
         }
-        tokio::time::sleep(left.min(STEP)).await;
+        tokio::time::sleep(left.min(CLOCK_CHECK_INTERVAL)).await;
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
         clock.store(HOUR, Ordering::Relaxed);
         let began = tokio::time::Instant::now();
         wait.await;
-        assert!(began.elapsed() <= STEP, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= CLOCK_CHECK_INTERVAL, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

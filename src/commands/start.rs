@@ -148,7 +148,7 @@ fn warn_if_failed(outcome: Result<(), Failure>) {
 /// How many open files to request if the system's limit is lower; macOS gives 256 by default.
 ///
 /// The app-server inherits the limit, and programs that use select(2) cannot handle more.
-const FILES: u64 = 1024;
+const MIN_OPEN_FILES: u64 = 1024;
 /// How many files codexd needs for itself, its log and its app-server.
 const OWN_FILES: u64 = 48;
 
@@ -173,7 +173,7 @@ fn limit_connections(connections: &mut usize) {
 
 /// The file limit after codexd has raised it.
 pub(super) fn desired_files(limits: &Rlimit) -> u64 {
-    let asked_for = FILES.min(limits.maximum.unwrap_or(FILES));
+    let asked_for = MIN_OPEN_FILES.min(limits.maximum.unwrap_or(MIN_OPEN_FILES));
     limits.current.unwrap_or(u64::MAX).max(asked_for)
 }
 
@@ -183,7 +183,7 @@ pub(super) fn max_connections_for(files: u64) -> usize {
 }
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
+const LISTEN_BACKLOG: u32 = 1024;
 /// The size of the kernel's send buffer of a connection, in bytes.
 ///
 /// The kernel reports a socket writable only when about a third of the buffer is free. With the megabytes that it would
@@ -199,7 +199,7 @@ fn listen(base: &LocalApiBase) -> Result<TcpListener, Failure> {
         // Connections inherit it.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.listen(LISTEN_BACKLOG)
     };
     listener().map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Failure::new(format!(

@@ -13,7 +13,7 @@ const STALL_STEPS: u32 = 30;
 const INTERVAL_STEPS: u32 = 10;
 /// The length of a step. Time is counted in steps, so that a machine that slept or a process that was stopped loses one
 /// step and not the whole time.
-const STEP: Duration = Duration::from_secs(1);
+const STEP_LENGTH: Duration = Duration::from_secs(1);
 
 /// Watches a runtime for the lifetime of the process; `log` is flushed before the abort.
 pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
@@ -23,8 +23,8 @@ pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
         std::process::abort();
     };
     let watch = move || {
-        while is_responsive(&runtime, STEP, STALL_STEPS) {
-            std::thread::sleep(STEP * INTERVAL_STEPS);
+        while is_responsive(&runtime, STEP_LENGTH, STALL_STEPS) {
+            std::thread::sleep(STEP_LENGTH * INTERVAL_STEPS);
         }
         abort();
     };

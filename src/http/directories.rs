@@ -1,7 +1,7 @@
 //! Checks the directories in requests, on threads that may hang.
 //!
 //! `routes::sessions` and `routes::turns` call [`SharedState::check_cwd`]. A directory may be on a file system that
-//! does not answer. Each check walks from the root down and records its position in [`CHECKS`], so the hanging
+//! does not answer. Each check walks from the root down and records its position in [`CHECKS_IN_PROGRESS`], so the hanging
 //! directory is known.
 //!
 //! Invariant: once a directory hangs, paths below it are rejected at once and take no further thread.
@@ -22,8 +22,8 @@ const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many entries of a directory may hang before all of its entries are rejected.
 const MAX_HANGING_ENTRIES: usize = 4;
 
-static POOL: Pool = Pool::new("directories", 16, 112);
-static CHECKS: ChecksInProgress = ChecksInProgress(Mutex::new(None));
+static DIRECTORY_POOL: Pool = Pool::new("directories", 16, 112);
+static CHECKS_IN_PROGRESS: ChecksInProgress = ChecksInProgress(Mutex::new(None));
 
 impl SharedState {
     /// Rejects settings whose `cwd` is not a directory: the app-server accepts any path (measured).
@@ -43,7 +43,7 @@ impl SharedState {
 async fn check_directory(name: &str, path: &str) -> Result<(), ApiError> {
     let checked = {
         let path = PathBuf::from(path);
-        POOL.run(DIRECTORY_TIMEOUT, move || is_directory(&path, &CHECKS)).await
+        DIRECTORY_POOL.run(DIRECTORY_TIMEOUT, move || is_directory(&path, &CHECKS_IN_PROGRESS)).await
     };
     match checked {
         Ok(Ok(true)) => Ok(()),

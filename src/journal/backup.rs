@@ -23,16 +23,16 @@ use super::damage::Hole;
 use super::line::seq_of;
 use super::meta::{self, Found, Meta, MetaFile};
 use super::open::{OpenFailure, skipped_by_lines};
-use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, sealed};
+use super::segments::{ACTIVE_FILE, Found as FoundLines, Position, Segment, sealed};
 use crate::storage::Disk;
 
 /// How often a copy is tried.
-const TRIES: usize = 5;
-/// How often the active file is opened, [`PAUSE`] apart: a rotation takes some microseconds.
-const MAX_ATTEMPTS: usize = 200;
-const PAUSE: Duration = Duration::from_millis(5);
+const MAX_COPY_ATTEMPTS: usize = 5;
+/// How often the active file is opened, [`OPEN_RETRY_INTERVAL`] apart: a rotation takes some microseconds.
+const MAX_OPEN_ATTEMPTS: usize = 200;
+const OPEN_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// How much is copied at once.
-const BLOCK: usize = 256 * 1024;
+const COPY_BLOCK_BYTES: usize = 256 * 1024;
 
 /// A copy of the log.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct CopiedLog {
 /// Fails when a file cannot be read or written, or a newer version of the program wrote the log.
 pub fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<CopiedLog, OpenFailure> {
     let mut before = None;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_COPY_ATTEMPTS {
         let Some(copied) = copy_once(disk, from, to)? else { continue };
         // What is missing in two copies is missing in the log itself.
         let settled = copied.holes.is_empty() || before.as_ref() == Some(&copied.holes);
@@ -60,14 +60,16 @@ pub fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<CopiedLog, OpenFailur
             return Ok(copied);
         }
     }
-    let reason =
-        format!("the files of the event log in {} were changed during each of {TRIES} tries", from.display());
+    let reason = format!(
+        "the files of the event log in {} were changed during each of {MAX_COPY_ATTEMPTS} tries",
+        from.display()
+    );
     Err(io::Error::other(reason).into())
 }
 
 /// One try; `None` when the copy lacks a file that the log has.
 fn copy_once(disk: &Disk, from: &Path, to: &Path) -> Result<Option<CopiedLog>, OpenFailure> {
-    let copied_active = to.join(ACTIVE);
+    let copied_active = to.join(ACTIVE_FILE);
     let left = sealed(to)?.into_iter().map(|segment| segment.path);
     for left in left.chain(copied_active.exists().then(|| copied_active.clone())) {
         disk.remove(&left)?;
@@ -119,8 +121,8 @@ fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
     let newest = |segments: &[Segment]| segments.last().map(|segment| segment.first_seq);
     let mut older = sealed(from)?;
     let mut missing = false;
-    for _ in 0..MAX_ATTEMPTS {
-        let active = match disk.open_read(&from.join(ACTIVE)) {
+    for _ in 0..MAX_OPEN_ATTEMPTS {
+        let active = match disk.open_read(&from.join(ACTIVE_FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened?),
         };
@@ -138,14 +140,14 @@ fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
             Some(active) if same => return Ok((older, Some(active))),
             Some(_) => {}
             // A directory that was never used has none; a missing file is not waited for more than once.
-            None if missing && same => std::thread::sleep(PAUSE),
+            None if missing && same => std::thread::sleep(OPEN_RETRY_INTERVAL),
             None => missing = true,
         }
     }
     if missing {
         return Ok((older, None));
     }
-    Err(io::Error::other(format!("{} was replaced all the time", from.join(ACTIVE).display())))
+    Err(io::Error::other(format!("{} was replaced all the time", from.join(ACTIVE_FILE).display())))
 }
 
 /// The index of this file among the older ones.
@@ -160,7 +162,7 @@ fn place_of(file: &File, older: &[Segment]) -> io::Result<Option<usize>> {
 fn copy_lines(disk: &Disk, from: &File, to: &Path) -> io::Result<u64> {
     let copy = disk.open_append(to)?;
     let mut rest = from.take(from.metadata()?.len());
-    let mut block = vec![0; BLOCK];
+    let mut block = vec![0; COPY_BLOCK_BYTES];
     let (mut written, mut whole) = (0, 0);
     loop {
         let count = match rest.read(&mut block) {

@@ -19,7 +19,7 @@ pub struct Entry<'a> {
 pub(super) const MAX_PLAUSIBLE_SEQ: u64 = 1 << 53;
 
 const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
-const TYPE: &[u8] = b"\"type\":\"";
+const TYPE_KEY: &[u8] = b"\"type\":\"";
 const FRAME_TAIL: &[u8] = b"}\n";
 
 /// The text of one event, in the frame that clients get.
@@ -57,7 +57,7 @@ impl Line {
     pub fn event_type(&self) -> &[u8] {
         // It follows the number, the time and the level, which contain no quotes.
         let json = self.json();
-        let start = memchr::memmem::find(json, TYPE).map_or(json.len(), |at| at + TYPE.len());
+        let start = memchr::memmem::find(json, TYPE_KEY).map_or(json.len(), |at| at + TYPE_KEY.len());
         let rest = json.get(start..).unwrap_or_default();
         rest.get(..memchr::memchr(b'"', rest).unwrap_or(0)).unwrap_or_default()
     }

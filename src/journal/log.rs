@@ -42,7 +42,7 @@ pub(crate) enum Seek {
     /// At this position.
     At(Position),
     /// The next line is no longer kept.
-    Gone,
+    Expired,
 }
 
 impl Log {
@@ -107,7 +107,7 @@ impl Log {
                 let after = segments.partition_point(|segment| segment.first_seq <= cursor + 1);
                 after.checked_sub(1).and_then(|index| segments.get(index)).map(|segment| segment.first_seq)
             };
-            let Some(first_seq) = first_seq else { return Ok(Seek::Gone) };
+            let Some(first_seq) = first_seq else { return Ok(Seek::Expired) };
             if let Some(position) = self.open_segment(first_seq, cursor)? {
                 return Ok(Seek::At(position));
             }
@@ -189,7 +189,7 @@ impl Log {
     fn oldest_from(&self, cursor: u64) -> io::Result<Option<Position>> {
         match self.seek(cursor)? {
             Seek::At(position) => Ok(Some(position)),
-            Seek::Gone => {
+            Seek::Expired => {
                 let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
                 segments.first().map(|segment| Position::find(segment, cursor)).transpose()
             }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 
 /// The histogram buckets of sync times in seconds, from a fast disk to a failing one.
-const SYNC: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const SYNC_BUCKETS_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Counts since the log was opened; each batch and each sync adds to them once.
 #[derive(Debug)]
@@ -18,7 +19,11 @@ pub struct LogMetrics {
 
 impl LogMetrics {
     pub(super) fn new() -> Self {
-        Self { events: AtomicU64::new(0), bytes: AtomicU64::new(0), syncs: Histogram::new(SYNC) }
+        Self {
+            events: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            syncs: Histogram::new(SYNC_BUCKETS_SECONDS),
+        }
     }
 
     /// How many events were written to the files.

@@ -10,14 +10,14 @@ use super::line::{Line, MAX_PLAUSIBLE_SEQ, seq_of};
 use super::log::Log;
 use super::meta::{self, Found, Meta, MetaFile};
 use super::metrics::LogMetrics;
-use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, checked_seq, sealed};
+use super::segments::{ACTIVE_FILE, Found as FoundLines, Position, Segment, checked_seq, sealed};
 use super::sync::{Current, LogSync};
 use super::tail::Tail;
-use super::writer::{BLOCK, Journal, Limits};
+use super::writer::{Journal, Limits, MIN_RESERVED_BLOCK};
 use crate::storage::Disk;
 
 /// How much of the end of the log is searched for its newest lines, in bytes.
-const TAIL: u64 = 4 * 1024 * 1024;
+const MAX_TAIL_SEARCH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The result of opening the log.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Journal {
             found.as_ref().map_or(MAX_PLAUSIBLE_SEQ, |meta| meta.reserved_through.max(known.assigned));
 
         let mut segments = sealed(directory)?;
-        let path = directory.join(ACTIVE);
+        let path = directory.join(ACTIVE_FILE);
         let file = open_active(&disk, &path, &mut notices)?;
         let size = cut_torn_line(&disk, directory, &file, &mut notices)?;
         let active = Segment { first_seq: 0, path, bytes: size, found: FoundLines::default() };
@@ -205,7 +205,7 @@ impl Journal {
             skipped: u64::from(disk.is_broken("skip-tail")),
         });
         let file = Arc::new(file);
-        let current = Current { file: Arc::clone(&file), path: directory.join(ACTIVE), bytes: size };
+        let current = Current { file: Arc::clone(&file), path: directory.join(ACTIVE_FILE), bytes: size };
         let sync = LogSync::new(disk.clone(), directory.to_owned(), current, latest, metrics);
         let sync = Arc::new(sync);
         let known_damage = meta.damage.clone();
@@ -225,7 +225,7 @@ impl Journal {
             size,
             next_seq,
             sync,
-            block: BLOCK,
+            block: MIN_RESERVED_BLOCK,
             reserved_at: None,
             failing: None,
             lock: None,
@@ -274,7 +274,7 @@ fn cut_torn_line(
         disk.truncate(file, whole)?;
         notices.push(
             format!(
-                "The last line of {ACTIVE} was unfinished; its {} bytes were moved to {}.",
+                "The last line of {ACTIVE_FILE} was unfinished; its {} bytes were moved to {}.",
                 torn.len(),
                 aside.display()
             )
@@ -336,7 +336,7 @@ fn last_lines(segment: &Segment, count: usize, max_seq: u64) -> io::Result<(Vec<
             checked_seq(json).map(|seq| Line::from_json(seq, json))
         };
         let lines: Vec<_> = parts.rev().filter_map(line).take(count).collect();
-        if lines.len() == count || start == 0 || (size >= TAIL && !lines.is_empty()) {
+        if lines.len() == count || start == 0 || (size >= MAX_TAIL_SEARCH_BYTES && !lines.is_empty()) {
             return Ok((lines, highest));
         }
         size *= 4;

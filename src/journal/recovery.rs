@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::damage::Hole;
 use super::line::Line;
-use super::segments::{ACTIVE, Found, Position};
+use super::segments::{ACTIVE_FILE, Found, Position};
 use super::writer::{Failing, Journal};
 use crate::storage::DirectoryLock;
 
@@ -111,7 +111,7 @@ impl Journal {
             text.push(b'\n');
         }
         self.reserve(last)?;
-        let active = log.directory.join(ACTIVE);
+        let active = log.directory.join(ACTIVE_FILE);
         if std::fs::symlink_metadata(&active).is_ok() {
             let moved = self.disk.set_aside(&active)?;
             tracing::warn!(path = %moved.display(), "moved aside a file at the path of the event log");

@@ -16,7 +16,7 @@ use super::segments::{Position, checked_seq};
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
 /// A scrub was requested while one was running.
-const AGAIN: u8 = 2;
+const RUNNING_AND_REQUESTED: u8 = 2;
 
 impl Log {
     /// Reads every line up to number `through` once and returns what is damaged.
@@ -103,7 +103,7 @@ impl Log {
     }
 
     /// Records that a reader met a hole, and starts a scrub unless the hole was reported.
-    pub(super) fn hole_met(self: &Arc<Self>, hole: Hole) {
+    pub(super) fn report_hole(self: &Arc<Self>, hole: Hole) {
         if !self.continuity.is_reported(hole) {
             self.start_scrub();
         }
@@ -119,7 +119,7 @@ impl Log {
     /// Starts a scrub, or repeats the running one.
     pub(super) fn start_scrub(self: &Arc<Self>) {
         let state = &self.continuity.scrub;
-        if state.swap(AGAIN, Ordering::AcqRel) != IDLE {
+        if state.swap(RUNNING_AND_REQUESTED, Ordering::AcqRel) != IDLE {
             return;
         }
         let log = Arc::clone(self);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::line::{Line, seq_of};
 
 /// The name of the active file, to which lines are appended.
-pub(crate) const ACTIVE: &str = "events.jsonl";
+pub(crate) const ACTIVE_FILE: &str = "events.jsonl";
 /// The size of a read, in bytes.
 const READ_BLOCK_BYTES: usize = 64 * 1024;
 

@@ -14,13 +14,13 @@ use super::tail::After;
 use crate::blocking::Pool;
 
 /// How long a step that reads files may take.
-const LIMIT: Duration = Duration::from_secs(30);
-static POOL: Pool = Pool::new("log reads", 8, 24);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+static READ_POOL: Pool = Pool::new("log reads", 8, 24);
 
 /// The limit of lines in one step.
-const LINES: usize = 1024;
+const MAX_STEP_LINES: usize = 1024;
 /// The limit of bytes in one step, beyond its first line.
-const BYTES: usize = 256 * 1024;
+const MAX_STEP_BYTES: usize = 256 * 1024;
 
 /// A cursor that moves along the log and delivers each line once, in order.
 ///
@@ -44,14 +44,14 @@ pub enum Next {
     /// The next events are missing, and others follow; the cursor does not move.
     Missing(Hole),
     /// The next events are no longer kept; the cursor does not move.
-    Gone,
+    Expired,
 }
 
 /// The result of reading from memory.
 #[derive(Debug)]
-pub(super) enum Look {
+pub(super) enum Polled {
     Lines(Next),
-    Nothing,
+    Pending,
     Behind(Reading),
 }
 
@@ -88,7 +88,7 @@ impl Log {
 impl Subscription {
     pub(super) fn new(cursor: u64, log: Arc<Log>) -> Self {
         let news = log.tail.watch();
-        Self { cursor, log, position: None, most: LINES, news }
+        Self { cursor, log, position: None, most: MAX_STEP_LINES, news }
     }
 
     /// The number of the last delivered line.
@@ -109,7 +109,7 @@ impl Subscription {
     /// Closes the open file, on the pool because closing may block too.
     fn leave_file(&mut self) {
         if let Some(place) = self.position.take() {
-            POOL.spawn(move || drop(place));
+            READ_POOL.spawn(move || drop(place));
         }
     }
 
@@ -131,11 +131,11 @@ impl Subscription {
 
     /// The next lines, or `None` when there are none yet; empty when the next step may have some.
     pub async fn step(&mut self) -> io::Result<Option<Next>> {
-        match self.look() {
-            Look::Lines(next) => Ok(Some(next)),
-            Look::Nothing => Ok(None),
-            Look::Behind(reading) => {
-                let read = POOL.run(LIMIT, move || reading.read()).await;
+        match self.poll() {
+            Polled::Lines(next) => Ok(Some(next)),
+            Polled::Pending => Ok(None),
+            Polled::Behind(reading) => {
+                let read = READ_POOL.run(READ_TIMEOUT, move || reading.read()).await;
                 let late =
                     |unanswered| io::Error::new(io::ErrorKind::TimedOut, format!("the log {unanswered}"));
                 Ok(Some(self.take(read.map_err(late)??)))
@@ -144,14 +144,14 @@ impl Subscription {
     }
 
     /// The first half of a step: reads from memory.
-    pub(super) fn look(&mut self) -> Look {
-        match self.log.tail.after(self.cursor, self.most, BYTES) {
-            After::Lines(lines) if lines.is_empty() => Look::Nothing,
+    pub(super) fn poll(&mut self) -> Polled {
+        match self.log.tail.after(self.cursor, self.most, MAX_STEP_BYTES) {
+            After::Lines(lines) if lines.is_empty() => Polled::Pending,
             After::Lines(lines) => {
                 self.leave_file();
-                Look::Lines(self.hand_out(lines))
+                Polled::Lines(self.deliver(lines))
             }
-            After::Behind => Look::Behind(Reading {
+            After::Behind => Polled::Behind(Reading {
                 log: Arc::clone(&self.log),
                 cursor: self.cursor,
                 position: self.position.take(),
@@ -165,7 +165,7 @@ impl Subscription {
         match read {
             Read::Lines(position, lines) => {
                 self.position = Some(position);
-                self.hand_out(lines)
+                self.deliver(lines)
             }
             // A line is on disk before it is in memory; one that is in neither is lost.
             Read::Nothing => self.nothing(),
@@ -176,7 +176,7 @@ impl Subscription {
     fn nothing(&mut self) -> Next {
         let in_memory = self.log.tail.oldest().filter(|&oldest| oldest > self.cursor);
         match in_memory.filter(|_| self.cursor + 1 >= self.log.bounds().oldest) {
-            None => Next::Gone,
+            None => Next::Expired,
             Some(oldest) => match self.log.continuity.hole(self.cursor, oldest) {
                 Some(hole) => self.missing(hole),
                 // All numbers up to there were skipped.
@@ -190,11 +190,11 @@ impl Subscription {
 
     fn missing(&mut self, hole: Hole) -> Next {
         self.position = None;
-        self.log.hole_met(hole);
+        self.log.report_hole(hole);
         Next::Missing(hole)
     }
 
-    fn hand_out(&mut self, mut lines: Vec<Line>) -> Next {
+    fn deliver(&mut self, mut lines: Vec<Line>) -> Next {
         match self.log.continuity.first_hole(self.cursor, &lines) {
             None => {}
             Some((0, hole)) => return self.missing(hole),
@@ -226,7 +226,7 @@ impl Reading {
             Some(place) => place.position,
             None => match log.seek(cursor)? {
                 Seek::At(position) => position,
-                Seek::Gone => return Ok(Read::Nothing),
+                Seek::Expired => return Ok(Read::Nothing),
             },
         };
         // The file may contain lines that are not published yet.
@@ -234,7 +234,7 @@ impl Reading {
         loop {
             // Looked up before the read: only a segment that already had a successor was complete when it was read.
             let next = log.after_segment(position.first_seq);
-            let lines = position.lines(cursor, through, most, BYTES)?;
+            let lines = position.lines(cursor, through, most, MAX_STEP_BYTES)?;
             if !lines.is_empty() {
                 return Ok(Read::Lines(Place { position, rewrites: *rewrites }, lines));
             }

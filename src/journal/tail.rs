@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use super::line::Line;
 
 /// The limit of lines.
-pub(super) const LINES: usize = 16_384;
+pub(super) const MAX_TAIL_LINES: usize = 16_384;
 /// The limit of bytes, beyond the newest line.
-const BYTES: usize = 4 * 1024 * 1024;
+const MAX_TAIL_BYTES: usize = 4 * 1024 * 1024;
 
 /// The newest lines of the log.
 ///
@@ -40,7 +40,7 @@ pub(crate) enum After {
 
 impl Tail {
     pub(crate) fn new(latest: u64) -> Self {
-        let kept = Kept { lines: VecDeque::new(), bytes: 0, most: LINES };
+        let kept = Kept { lines: VecDeque::new(), bytes: 0, most: MAX_TAIL_LINES };
         Self { lines: Mutex::new(kept), latest: watch::Sender::new(latest) }
     }
 
@@ -83,7 +83,7 @@ impl Tail {
                 kept.bytes += line.len();
                 kept.lines.push_back(line.clone());
             }
-            while kept.lines.len() > kept.most || (kept.bytes > BYTES && kept.lines.len() > 1) {
+            while kept.lines.len() > kept.most || (kept.bytes > MAX_TAIL_BYTES && kept.lines.len() > 1) {
                 let Some(dropped) = kept.lines.pop_front() else { break };
                 kept.bytes -= dropped.len();
             }

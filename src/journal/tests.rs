@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::segments::{ACTIVE, sealed};
+use super::segments::{ACTIVE_FILE, sealed};
 use super::*;
 use crate::storage::Disk;
 use crate::storage::faults::{Faults, Plan};
@@ -105,7 +105,7 @@ fn crash_skips_numbers_that_may_have_been_published() {
     let epoch = journal.log().bounds().epoch;
     drop(journal);
     // The power cut removed the second line.
-    let path = directory.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE_FILE);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.lines().next().unwrap().to_owned() + "\n").unwrap();
     let opened = open_with(directory.path(), Disk::default(), ROOMY);
@@ -161,7 +161,7 @@ fn lost_log_gets_a_new_epoch() {
     append(&mut journal, &["a", "b"]);
     journal.close().unwrap();
     let epoch = journal.log().bounds().epoch;
-    std::fs::remove_file(directory.path().join(ACTIVE)).unwrap();
+    std::fs::remove_file(directory.path().join(ACTIVE_FILE)).unwrap();
     let opened = open_with(directory.path(), Disk::default(), ROOMY);
     let bounds = opened.journal.log().bounds();
     assert_ne!(bounds.epoch, epoch);
@@ -178,7 +178,7 @@ fn lost_log_gets_a_new_epoch() {
 fn log_opens_after_any_truncation_and_sets_the_torn_line_aside() {
     let directory = tempfile::tempdir().unwrap();
     append(&mut open(directory.path()), &["a", "b", "c"]);
-    let path = directory.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE_FILE);
     let meta = std::fs::read(directory.path().join("event-log.json")).unwrap();
     let text = std::fs::read(&path).unwrap();
     for cut in 0..text.len() {
@@ -252,12 +252,12 @@ async fn log_stays_within_its_size_and_reports_removed_events() {
     assert!(bounds.oldest > 1_800 && bounds.oldest < 2_000, "{bounds:?}");
     assert_eq!(bounds.check(&"0".parse().unwrap()), Err(CursorExpired::Expired));
     assert_eq!(on_disk(&journal, 0), (bounds.oldest..=2_000).collect::<Vec<_>>());
-    // A subscription at removed lines gets `Next::Gone`, unless memory still has them.
+    // A subscription at removed lines gets `Next::Expired`, unless memory still has them.
     let long = "x".repeat(200_000);
     for _ in 0..40 {
         append(&mut journal, &[&long]);
     }
-    assert!(matches!(slow.next().await.unwrap(), Next::Gone));
+    assert!(matches!(slow.next().await.unwrap(), Next::Expired));
 
     journal.close().unwrap();
     let again = open_with(directory.path(), Disk::default(), limits).journal;
@@ -270,7 +270,7 @@ fn damage_in_the_middle_is_found_reported_and_skipped() {
     let mut journal = open(directory.path());
     append(&mut journal, &["a", "b", "c", "d", "e"]);
     journal.close().unwrap();
-    let path = directory.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE_FILE);
     let text = std::fs::read_to_string(&path).unwrap();
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines[1].replace_range(10..12, "\0\0");
@@ -283,7 +283,7 @@ fn damage_in_the_middle_is_found_reported_and_skipped() {
     assert_eq!(damage[0].key, (1, lines[0].len() as u64 + 1));
     let mut position = match journal.log().seek(0).unwrap() {
         super::log::Seek::At(position) => position,
-        super::log::Seek::Gone => panic!("the log begins at 1"),
+        super::log::Seek::Expired => panic!("the log begins at 1"),
     };
     assert_eq!(
         seqs(&position.lines(0, u64::MAX, 99, 1 << 20).unwrap()),
@@ -298,7 +298,7 @@ fn implausible_number_is_damage_and_not_the_newest() {
     let mut journal = open(directory.path());
     append(&mut journal, &["a", "b"]);
     journal.close().unwrap();
-    let path = directory.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE_FILE);
     let text =
         std::fs::read_to_string(&path).unwrap().replace("{\"seq\":2,", "{\"seq\":18446744073709551615,");
     std::fs::write(&path, text).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::line::{Batch, Entry, Line};
 use super::log::Log;
 use super::meta::{Meta, MetaFile};
-use super::segments::{ACTIVE, Found, Segment, sealed_name};
+use super::segments::{ACTIVE_FILE, Found, Segment, sealed_name};
 use super::sync::LogSync;
 use crate::storage::{DirectoryLock, Disk};
 
@@ -16,12 +16,12 @@ use crate::storage::{DirectoryLock, Disk};
 ///
 /// Half of it is always left, which is as many lines as memory holds: while a failing disk loses no line, it does not delay
 /// their publication either.
-pub(super) const BLOCK: u64 = 2 * super::tail::LINES as u64;
+pub(super) const MIN_RESERVED_BLOCK: u64 = 2 * super::tail::MAX_TAIL_LINES as u64;
 /// The largest number of numbers that are reserved at once.
-const MAX_RESERVED_BLOCK: u64 = 8 * BLOCK;
+const MAX_RESERVED_BLOCK: u64 = 8 * MIN_RESERVED_BLOCK;
 
 /// The name of a file that could not be synced and whose lines are all in another one.
-const ASIDE: &str = "events.unsynced";
+const UNSYNCED_FILE: &str = "events.unsynced";
 
 /// Size limits of the log.
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +134,7 @@ impl Journal {
         self.meta_file.save(&self.meta)
     }
 
-    /// Writes lines; the error says whether they must go to another file.
+    /// Writes lines; the error reports whether they must go to another file.
     pub(super) fn store(&mut self, lines: &[Line]) -> Result<(), (io::Error, bool)> {
         let Some(last) = lines.last() else { return Ok(()) };
         let in_place = |error| (error, false);
@@ -171,7 +171,7 @@ impl Journal {
         // While events are frequent, larger blocks keep this rare; while they are rare, small ones skip few numbers after a
         // crash.
         let fast = self.reserved_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
-        self.block = if fast { (self.block * 2).min(MAX_RESERVED_BLOCK) } else { BLOCK };
+        self.block = if fast { (self.block * 2).min(MAX_RESERVED_BLOCK) } else { MIN_RESERVED_BLOCK };
         self.reserved_at = Some(Instant::now());
         let before = self.meta.reserved_through;
         self.meta.reserved_through = seq + self.block;
@@ -199,14 +199,14 @@ impl Journal {
     /// A file whose lines are all rewritten is set aside instead: no two segments begin with the same number.
     pub(super) fn rotate_at(&mut self, first_seq: u64) -> io::Result<()> {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let active = self.log.directory.join(ACTIVE);
+        let active = self.log.directory.join(ACTIVE_FILE);
         let again = segments.last().is_some_and(|current| current.first_seq >= first_seq);
         let (disk, directory, size) = (&self.disk, &self.log.directory, self.size);
         self.file = self.sync.rotate(|written| {
             if let Some(current) = segments.last_mut() {
                 current.bytes = size;
                 if current.path == active {
-                    let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
+                    let name = if again { UNSYNCED_FILE.to_owned() } else { sealed_name(current.first_seq) };
                     let sealed = directory.join(name);
                     // The name is taken only if a damaged line gave its number to this file: no line may be lost.
                     if !again && std::fs::symlink_metadata(&sealed).is_ok() {
@@ -226,7 +226,7 @@ impl Journal {
         self.size = 0;
         while let Some(rewritten) = segments.pop_if(|segment| segment.first_seq >= first_seq) {
             // None of its lines was acked, and all are rewritten.
-            if rewritten.path != self.log.directory.join(ASIDE)
+            if rewritten.path != self.log.directory.join(UNSYNCED_FILE)
                 && let Err(error) = self.disk.remove(&rewritten.path)
             {
                 tracing::warn!(%error, path = %rewritten.path.display(), "failed to remove a segment");

@@ -19,7 +19,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often to check whether launchd has removed the agent.
 const UNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The name of the systemd unit.
-const UNIT: &str = "codexd.service";
+const SYSTEMD_UNIT: &str = "codexd.service";
 
 /// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +99,7 @@ impl ServiceManager {
             Platform::Xdg => {
                 vec![
                     "systemctl --user daemon-reload".to_owned(),
-                    format!("systemctl --user enable --now {UNIT}"),
+                    format!("systemctl --user enable --now {SYSTEMD_UNIT}"),
                 ]
             }
         }
@@ -111,7 +111,7 @@ impl ServiceManager {
             Platform::MacOs => vec![format!("launchctl bootout {}", self.target())],
             Platform::Xdg => {
                 vec![
-                    format!("systemctl --user disable --now {UNIT}"),
+                    format!("systemctl --user disable --now {SYSTEMD_UNIT}"),
                     "systemctl --user daemon-reload".to_owned(),
                 ]
             }
@@ -133,7 +133,7 @@ impl ServiceManager {
             Platform::Xdg => {
                 let asked =
                     "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,ExecMainStatus";
-                let output = self.run_checked(&["--user", "show", UNIT, asked]).await?;
+                let output = self.run_checked(&["--user", "show", SYSTEMD_UNIT, asked]).await?;
                 Ok(parse_systemctl_show(&lossy_text(&output.stdout)))
             }
         }
@@ -154,9 +154,9 @@ impl ServiceManager {
             }
             Platform::Xdg => {
                 self.run_checked(&["--user", "daemon-reload"]).await?;
-                self.run_checked(&["--user", "enable", UNIT]).await?;
+                self.run_checked(&["--user", "enable", SYSTEMD_UNIT]).await?;
                 let verb = if change == FileChange::Unchanged { "start" } else { "restart" };
-                self.run_checked(&["--user", verb, UNIT]).await.map(drop)
+                self.run_checked(&["--user", verb, SYSTEMD_UNIT]).await.map(drop)
             }
         }
     }
@@ -167,7 +167,7 @@ impl ServiceManager {
         match self.platform {
             Platform::MacOs => self.boot_out(&state).await,
             Platform::Xdg if !state.loaded => Ok(()),
-            Platform::Xdg => self.run_checked(&["--user", "disable", "--now", UNIT]).await.map(drop),
+            Platform::Xdg => self.run_checked(&["--user", "disable", "--now", SYSTEMD_UNIT]).await.map(drop),
         }
     }
 

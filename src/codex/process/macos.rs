@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::info::ProcessInfo;
-use super::ps::{self, COLUMNS};
+use super::ps::{self, PS_COLUMNS};
 
 /// Does nothing: macOS has no subreaper.
 pub fn become_subreaper() -> io::Result<()> {
@@ -26,7 +26,7 @@ pub(crate) fn reap(_spared: &[Pid]) {}
 
 /// All processes, and whether `mark` (`NAME=value`) is in their environment, which `ps` shows only for our own.
 pub(crate) fn list(mark: &str) -> io::Result<Vec<ProcessInfo>> {
-    Ok(ps::parse(&ps(&["-Eww", "-axo", COLUMNS])?, mark))
+    Ok(ps::parse(&ps(&["-Eww", "-axo", PS_COLUMNS])?, mark))
 }
 
 /// Never: the system's sandbox makes nothing that has to be removed.
@@ -48,7 +48,7 @@ pub(crate) fn hold_stdin(_: u32, _: &str) -> Option<OwnedFd> {
 pub(crate) fn signal(process: &ProcessInfo, signal: Signal) -> io::Result<()> {
     let pid = process.pid.as_raw_nonzero().to_string();
     // macOS has no pidfd, so the process may end between this check and the signal.
-    let now = ps::parse(&ps(&["-o", COLUMNS, "-p", &pid]).unwrap_or_default(), "");
+    let now = ps::parse(&ps(&["-o", PS_COLUMNS, "-p", &pid]).unwrap_or_default(), "");
     if now.iter().any(|now| now.start_time == process.start_time && !now.has_ended) {
         kill(process.pid, signal)
     } else {
@@ -71,7 +71,7 @@ fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
 /// When a running process started, and its executable.
 pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     let pid = pid.as_raw_nonzero().to_string();
-    let process = ps::parse(&ps(&["-o", COLUMNS, "-p", &pid]).ok()?, "");
+    let process = ps::parse(&ps(&["-o", PS_COLUMNS, "-p", &pid]).ok()?, "");
     let process = process.into_iter().next().filter(|process| !process.has_ended)?;
     let executable = ps(&["-o", "comm=", "-p", &pid]).ok()?;
     Some((process.start_time, PathBuf::from(executable.trim_end())))

@@ -3,9 +3,9 @@
 use super::info::{ProcessInfo, pid_of};
 
 /// The columns, in this order; the command comes last because only it contains spaces.
-pub(crate) const COLUMNS: &str = "pid=,ppid=,stat=,lstart=,command=";
+pub(crate) const PS_COLUMNS: &str = "pid=,ppid=,stat=,lstart=,command=";
 
-/// Parses a listing of [`COLUMNS`], where `ps` appends the environment to the command if it may show it. `mark`
+/// Parses a listing of [`PS_COLUMNS`], where `ps` appends the environment to the command if it may show it. `mark`
 /// (`NAME=value`) is searched there.
 pub(crate) fn parse(text: &str, mark: &str) -> Vec<ProcessInfo> {
     text.lines().filter_map(|line| parse_line(line, mark)).collect()

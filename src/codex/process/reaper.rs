@@ -35,7 +35,7 @@ struct Shared {
 }
 
 impl ChildRegistry {
-    /// Runs `start`, which starts children by [`ChildRegistry::start`], on a thread that may hang; the error says so.
+    /// Runs `start`, which starts children by [`ChildRegistry::start`], on a thread that may hang; the error reports it.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         start: impl FnOnce(&Self) -> T + Send + 'static,

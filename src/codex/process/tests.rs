@@ -124,5 +124,5 @@ fn process_listing_of_macos_is_parsed() {
             (502, 501, "Thu Nov 20 05:54:57 2026", false, true),
         ]
     );
-    assert!(super::ps::COLUMNS.ends_with("command="));
+    assert!(super::ps::PS_COLUMNS.ends_with("command="));
 }

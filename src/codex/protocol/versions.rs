@@ -3,7 +3,7 @@
 /// The oldest Codex that codexd works with: the first that repeats the id of a user's message, without which a turn
 /// could be run twice.
 pub const MINIMUM: [u64; 3] = [0, 140, 0];
-/// The first version, as major and minor, that says of a turn by which name it was given (`clientUserMessageId`,
+/// The first version, as major and minor, that reports the client ID of a turn (`clientUserMessageId`,
 /// `clientId`).
 pub const REPEATS_MESSAGE_ID: (u64, u64) = (0, 140);
 /// From this version on `thread/resume` and `thread/fork` keep the approval policy of the thread; before, they take the

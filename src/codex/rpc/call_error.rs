@@ -30,7 +30,7 @@ pub enum CallError {
         error: RpcError,
     },
     /// The call could not be encoded, or its response could not be decoded.
-    #[error("the answer to {method} is not what the protocol promises: {reason}")]
+    #[error("the answer to {method} does not match the protocol: {reason}")]
     Malformed {
         /// The call's method.
         method: String,

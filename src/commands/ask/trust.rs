@@ -16,7 +16,7 @@ const SESSIONS: &str = "/v1/codexd/sessions";
 ///
 /// Returns the daemon's response, with the terminal input if it was opened; `None` if Ctrl-C was typed at the question.
 /// No session exists until the question is answered. Without a terminal nothing is asked, and an earlier answer does
-/// not count, so that scripts do what their command line says.
+/// not count, so that the command line alone determines what a script does.
 pub(super) async fn create(
     context: &CommandContext,
     mut body: Map<String, Value>,

@@ -26,8 +26,8 @@ const TAIL_BYTES: u64 = 1 << 20;
 pub(super) fn check(config: &Config) -> Vec<Check> {
     let paths = &config.paths;
     vec![
-        directory("state-folder", &paths.state_dir),
-        directory("logs-folder", &paths.logs_dir),
+        directory("state-directory", &paths.state_dir),
+        directory("logs-directory", &paths.logs_dir),
         disk(config),
         clock(&paths.structured_event_log, Timestamp::now()),
         open_files(&getrlimit(Resource::Nofile), config.service.connections),
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn doctor_checks_directory_as_daemon_does() {
         let home = tempfile::tempdir().unwrap();
-        let judge = |name: &str| directory("state-folder", &home.path().join(name));
+        let judge = |name: &str| directory("state-directory", &home.path().join(name));
         let make = |name: &str, mode: u32| {
             fs::create_dir(home.path().join(name)).unwrap();
             fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(mode)).unwrap();

@@ -21,7 +21,7 @@ use crate::storage::{DirectoryLock, Disk};
 /// The shortest time between two rounds.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// A round may take this part of the time at most, however many sessions there are.
-const SHARE: u32 = 20;
+const MIN_INTERVAL_PER_WRITE_TIME: u32 = 20;
 
 /// The thread that writes the snapshots.
 pub(crate) struct SnapshotWriter {
@@ -136,7 +136,7 @@ impl Shared {
             if requested.stopping {
                 return;
             }
-            self.pause(MIN_WRITE_INTERVAL.max(begun.elapsed() * SHARE));
+            self.pause(MIN_WRITE_INTERVAL.max(begun.elapsed() * MIN_INTERVAL_PER_WRITE_TIME));
         }
     }
 

@@ -81,7 +81,7 @@ impl Feed {
         // A call for more means that the previous events were forwarded.
         self.position.set_position(self.events.cursor());
         match self.events.next().await? {
-            Next::Gone => Ok(FeedOutput::Expired),
+            Next::Expired => Ok(FeedOutput::Expired),
             Next::Missing(hole) => Ok(FeedOutput::Missing(hole)),
             Next::Lines(mut lines) => {
                 if !self.filter.passes_all() {

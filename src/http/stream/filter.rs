@@ -9,7 +9,7 @@ use crate::journal::Line;
 use crate::state::Event;
 
 /// The type of the event that assigns a new thread to a session.
-const RECREATED: &[u8] = b"session.recreated";
+const SESSION_RECREATED_TYPE: &[u8] = b"session.recreated";
 
 /// A filter; an event passes if it has a selected type and concerns the selected session.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Filter {
             .about
             .as_ref()
             .is_none_or(|about| about.iter().any(|finder| finder.find(line.json()).is_some()));
-        if is_about && line.event_type() == RECREATED {
+        if is_about && line.event_type() == SESSION_RECREATED_TYPE {
             self.add_thread(line);
         }
         let has_type = self.types.is_empty()

@@ -62,7 +62,7 @@ pub(super) async fn respond(state: &AppState, query: &StreamQuery) -> Result<Res
                 let gap = lost_notice(&state.daemon.bounds(), hole);
                 return Err(ApiError::cursor_gone(gap, crate::journal::CursorExpired::Lost));
             }
-            Some(Next::Gone) => {
+            Some(Next::Expired) => {
                 let bounds = state.daemon.bounds();
                 let expired = crate::journal::CursorExpired::Expired;
                 return Err(ApiError::cursor_gone(gap_notice(&bounds, expired), expired));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
 
 use super::{ROOMY, append, on_disk, open, open_with};
-use crate::journal::segments::{ACTIVE, sealed};
+use crate::journal::segments::{ACTIVE_FILE, sealed};
 use crate::journal::{CopiedLog, Hole, Journal, Limits, copy};
 use crate::storage::Disk;
 use crate::storage::faults::Faults;
@@ -87,7 +87,7 @@ fn copy_of_a_closed_log_is_complete() {
     let size = |directory: &TempDir| -> u64 {
         let files = sealed(directory.path()).unwrap().into_iter().map(|segment| segment.path);
         files
-            .chain([directory.path().join(ACTIVE), directory.path().join("event-log.json")])
+            .chain([directory.path().join(ACTIVE_FILE), directory.path().join("event-log.json")])
             .map(|path| fs::metadata(path).unwrap().len())
             .sum()
     };
@@ -109,11 +109,11 @@ fn copy_reports_missing_lines_but_not_skipped_numbers() {
     assert_eq!((whole.events, whole.holes), (Some((1, last)), vec![]));
 
     // Half a line, as a reader may find it during a write, is not in the copy.
-    let path = directory.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE_FILE);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{text}{{\"seq\":")).unwrap();
     let (_, to) = copied(&directory);
-    assert_eq!(fs::read_to_string(to.path().join(ACTIVE)).unwrap(), text);
+    assert_eq!(fs::read_to_string(to.path().join(ACTIVE_FILE)).unwrap(), text);
 
     let segment = sealed(directory.path()).unwrap().remove(0);
     let text = fs::read_to_string(&segment.path).unwrap();

@@ -8,7 +8,7 @@
 
 use super::*;
 use crate::journal::recovery::Recovered;
-use crate::journal::subscription::{Look, Reading};
+use crate::journal::subscription::{Polled, Reading};
 use crate::storage::Operation;
 
 /// One step of the recorder.
@@ -149,10 +149,10 @@ impl World {
         let reader = &mut readers[number];
         let next = match reader.behind.take() {
             Some(reading) => reader.subscription.take(reading.read().unwrap()),
-            None => match reader.subscription.look() {
-                Look::Lines(next) => next,
-                Look::Nothing => return,
-                Look::Behind(reading) => {
+            None => match reader.subscription.poll() {
+                Polled::Lines(next) => next,
+                Polled::Pending => return,
+                Polled::Behind(reading) => {
                     reader.behind = Some(reading);
                     return;
                 }
@@ -174,7 +174,7 @@ impl World {
                 assert!(is_lost || (!in_memory && !on_disk), "{hole:?} are called missing");
                 reader.subscription.jump(hole.through);
             }
-            Next::Gone => {
+            Next::Expired => {
                 let next = reader.subscription.cursor() + 1;
                 let in_memory = journal.log.tail.oldest().is_some_and(|oldest| oldest <= next);
                 let on_disk = on_disk(journal, next - 1).first() == Some(&next);

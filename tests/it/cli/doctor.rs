@@ -159,7 +159,7 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
     found.assert("daemon", "ok", &format!("with PID {} is running and accepts turns", daemon.pid()));
     found.assert("address", "ok", "The daemon listens at");
     found.assert("app-server", "ok", "supports what codexd needs");
-    found.assert("state-folder", "ok", daemon.state_dir().to_str().unwrap());
+    found.assert("state-directory", "ok", daemon.state_dir().to_str().unwrap());
     let after = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
     assert_eq!(after, before);
     wait_until_ready(&daemon).await;
