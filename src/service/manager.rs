@@ -51,6 +51,7 @@ pub struct ServiceState {
     /// Its PID while it runs.
     pub pid: Option<u32>,
     /// The manager's own text, such as `active (running)`.
+    #[serde(rename = "words")]
     pub description: String,
     /// How its last process ended, if one did.
     #[serde(rename = "lastExit")]

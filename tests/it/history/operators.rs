@@ -141,8 +141,8 @@ async fn operate(operator: Operator, seed: u64) -> History {
     let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();
     // A start on these files must load the same sessions.
     assert_eq!(get(&daemon, STATUS).await.data(200)["service"]["ready"], Value::Bool(true), "{operator:?}");
-    if operator == Wipe {
-        // Sessions that the in-memory log no longer holds are only in the registry, which is written within a second.
+    if matches!(operator, RemoveDirectory | CutOut | RemoveSegment | Wipe) {
+        // Sessions whose events were removed are only in the registry, which is written within a second.
         let registry = daemon.state_dir().join("session-registry.json");
         wait_until("the registry", || {
             let text = fs::read(&registry).ok()?;
