@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match codexd::cli::parse(std::env::args_os()) {
-        Ok(invocation) => codexd::commands::run(invocation),
+        Ok(command) => codexd::commands::run(command),
         Err(exit) => codexd::commands::refuse(exit),
     }
 }

@@ -9,12 +9,12 @@
 #[path = "it/support/scratch.rs"]
 mod scratch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use codexd::cli::{self, Invocation};
-use codexd::config::{Config, Paths, Platform, Settings, UserEnv};
+use codexd::cli::{self, Command};
+use codexd::config::{Config, Environment, Paths, Platform, Settings, UserEnv};
 use codexd::service::ServiceFile;
 use plist::{Dictionary, Value};
 
@@ -34,8 +34,8 @@ fn agent() -> Dictionary {
 /// The agent that `codexd service install` would write for a user at home in `/home-of/me`.
 fn installed() -> Dictionary {
     let home = scratch::directory("test");
-    let variables: BTreeMap<String, OsString> = [("HOME".to_owned(), home.path().into())].into();
-    let config = Config::resolve(&Settings::default(), &variables, home.path()).unwrap();
+    let variables = Environment::from([("HOME".into(), home.path().into())]);
+    let config = Config::resolve(Settings::from_flags([""; 0]).unwrap(), &variables).unwrap();
     let user = UserEnv { home: "/home-of/me".into(), config_home: None, codex_home: None };
     let service = ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/programs/codexd")).unwrap();
     assert_eq!(service.path, Path::new("/home-of/me/Library/LaunchAgents/codexd.plist"));
@@ -86,10 +86,8 @@ fn agent_arguments_parse_as_start() {
     let agent = agent();
     let arguments = program_arguments(&agent);
     assert_eq!(arguments.first(), Some(&"__CODEXD__"));
-    assert_eq!(
-        cli::parse(arguments.iter().map(OsString::from)),
-        Ok(Invocation::Start { settings: Settings::default(), json: false, run_once: false, demo: false })
-    );
+    let Ok(Command::Start(start)) = cli::parse(arguments.iter().map(OsString::from)) else { panic!() };
+    assert!(!(start.daemon.json || start.run_once || start.demo));
 }
 
 #[test]

@@ -9,13 +9,11 @@
 #[path = "it/support/scratch.rs"]
 mod scratch;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use codexd::config::{Config, Settings, settings};
+use codexd::config::{Config, Environment, Settings};
 use codexd::daemon::{Daemon, StateDirectories};
 use codexd::http::{App, Peer, openapi_document};
 use codexd::state::event_type;
@@ -66,11 +64,10 @@ fn openapi_references_resolve_and_events_are_described() {
 #[tokio::test]
 async fn openapi_document_matches_router() {
     let folder = scratch::directory("test");
-    let settings = Settings::default()
-        .with(&settings::REPO_ROOT, folder.path().to_str().unwrap())
-        .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());
-    let environment: BTreeMap<String, OsString> = BTreeMap::new();
-    let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
+    let mut settings = Settings::from_flags([""; 0]).unwrap();
+    settings.paths.repo_root = Some(folder.path().to_owned());
+    settings.server.server_command = folder.path().join("no-codex").to_str().unwrap().to_owned();
+    let config = Config::resolve(settings, &Environment::new()).unwrap();
     let folders = StateDirectories::take(&config).unwrap();
     let daemon = Daemon::start(config, folders).await.unwrap();
     let app = App::new(daemon.clone(), host().parse().unwrap(), None);

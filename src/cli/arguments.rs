@@ -2,43 +2,72 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-use super::client::ClientSubcommand;
-use super::flags::after_help;
-use super::invocation::ServiceAction;
-use crate::config::{LONG_VERSION, Settings};
+use super::client::{
+    ApproveArguments, AskArguments, CloseArguments, DeclineArguments, FollowArguments, InterruptArguments,
+    ListArguments, ResumeQueueArguments,
+};
+use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources};
 
 /// Local daemon that supervises `codex app-server` and exposes it over HTTP, SSE and WebSocket
 #[derive(Debug, Parser)]
-#[command(name = "codexd", bin_name = "codexd", version = LONG_VERSION, next_line_help = true, after_help = after_help())]
+#[command(name = "codexd", bin_name = "codexd", version = LONG_VERSION, after_help = AFTER_HELP,
+          override_usage = "codexd [COMMAND] [OPTIONS]")]
 pub(super) struct CommandLine {
-    #[command(flatten)]
-    pub(super) before: StartArguments,
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Command,
 }
 
+const AFTER_HELP: &str = "Without a command, codexd runs \"start\" with the flags given. \"codexd help COMMAND\" \
+                          explains the flags of a command.";
+
+const AFTER_SETTINGS: &str = "A flag overrides its environment variable, which overrides the default.\n\
+                              BAA_CODEXD_LOG: Filter of codexd's log on stderr [default: info]";
+
+/// A subcommand and its arguments.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Run the daemon (default)
     Start(StartArguments),
     /// Show the status of the running daemon
-    Status(CommonArguments),
-    #[command(flatten)]
-    Client(ClientSubcommand),
+    Status(DaemonArguments),
+    /// Submit a prompt to Codex and stream the answer
+    Ask(AskArguments),
+    /// List sessions
+    Sessions(ListArguments),
+    /// Print events as they occur
+    Follow(FollowArguments),
+    /// List pending requests of Codex
+    Requests(ListArguments),
+    /// Approve a request of Codex
+    Approve(ApproveArguments),
+    /// Decline a request of Codex
+    Decline(DeclineArguments),
+    /// Interrupt the running turn of a session
+    Interrupt(InterruptArguments),
+    /// Resume the held queue of a session
+    ResumeQueue(ResumeQueueArguments),
+    /// Close a session
+    Close(CloseArguments),
+    /// Print a shell completion script
+    Completions {
+        /// Shell to generate completions for
+        shell: Shell,
+    },
     /// Print every setting, its value and its source
-    Config(CommonArguments),
+    Config(DaemonArguments),
     /// Copy the state and the event log to a new directory, whether codexd runs or not
     Backup(BackupArguments),
     /// Create the token file that --auth-token-file names
     Token(TokenArguments),
     /// Test the daemon against a built-in offline app-server
-    Smoke(CommonArguments),
+    Smoke(DaemonArguments),
     /// Install, remove or inspect codexd as a service (launchd agent or systemd user unit)
     Service(ServiceArguments),
     /// Check everything that codexd needs and suggest fixes
-    Doctor(CommonArguments),
+    Doctor(DaemonArguments),
     /// Run the guard of a daemon: end the processes that a killed daemon leaves behind
     #[command(hide = true)]
     Guard {
@@ -55,53 +84,94 @@ pub(super) enum Command {
     },
 }
 
+/// The flags that choose an app-server.
+pub(super) const APP_SERVER_FLAGS: [&str; 4] =
+    ["server_endpoint", "server_strategy", "server_command", "server_arg"];
+
+/// The arguments of `codexd start`.
 #[derive(Debug, Args)]
-pub(super) struct StartArguments {
+pub struct StartArguments {
+    /// Start, print the status, and stop
+    #[arg(long)]
+    pub run_once: bool,
+    /// Start a demo with prepared answers instead of Codex, without an account or a network
+    #[arg(long, conflicts_with_all = APP_SERVER_FLAGS)]
+    pub demo: bool,
+    /// The settings and the output format.
     #[command(flatten)]
-    pub(super) settings: Settings,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Start, print the status, and stop; only with start
-    #[arg(long)]
-    pub(super) run_once: bool,
-    /// Start a demo with prepared answers instead of Codex, without an account or a network; only with start
-    #[arg(long)]
-    pub(super) demo: bool,
+    pub daemon: DaemonArguments,
 }
 
+/// The arguments of the commands that need all settings of a daemon.
 #[derive(Debug, Args)]
-pub(super) struct CommonArguments {
-    #[command(flatten)]
-    pub(super) settings: Settings,
+#[command(after_help = AFTER_SETTINGS)]
+pub struct DaemonArguments {
     /// Print JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub json: bool,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
+/// The arguments of `codexd service`.
 #[derive(Debug, Args)]
-pub(super) struct ServiceArguments {
+pub struct ServiceArguments {
     /// Action
     #[arg(value_enum, value_name = "install|uninstall|status|print")]
-    pub(super) action: ServiceAction,
+    pub action: ServiceAction,
+    /// The settings and the output format.
     #[command(flatten)]
-    pub(super) common: CommonArguments,
+    pub daemon: DaemonArguments,
 }
 
+/// What to do with the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceAction {
+    /// Write the service file for the current settings, and start the service
+    Install,
+    /// Stop the service and remove its file; state and logs are kept
+    Uninstall,
+    /// Show the state of the service
+    Status,
+    /// Print the file that install would write
+    Print,
+}
+
+/// The arguments of the commands that work on the files of a daemon.
 #[derive(Debug, Args)]
-pub(super) struct BackupArguments {
+pub struct FileArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The source of each setting. Must be before them, see [`Settings`].
+    #[command(flatten)]
+    pub sources: Sources,
+    /// The directories.
+    #[command(flatten)]
+    pub paths: PathSettings,
+    /// The token file.
+    #[command(flatten)]
+    pub auth: AuthConfig,
+}
+
+/// The arguments of `codexd backup`.
+#[derive(Debug, Args)]
+pub struct BackupArguments {
     /// Directory to create for the copy; it may exist if it is empty
-    #[arg(value_name = "DIRECTORY")]
-    pub(super) directory: PathBuf,
+    pub directory: PathBuf,
+    /// The files of the daemon and the output format.
     #[command(flatten)]
-    pub(super) common: CommonArguments,
+    pub files: FileArguments,
 }
 
+/// The arguments of `codexd token`.
 #[derive(Debug, Args)]
-pub(super) struct TokenArguments {
-    #[command(flatten)]
-    pub(super) common: CommonArguments,
+pub struct TokenArguments {
     /// Replace the existing token
     #[arg(long)]
-    pub(super) replace: bool,
+    pub replace: bool,
+    /// The files of the daemon and the output format.
+    #[command(flatten)]
+    pub files: FileArguments,
 }

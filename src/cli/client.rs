@@ -1,223 +1,157 @@
-//! The commands that talk to a running daemon: their arguments, and [`ClientCommand`].
+//! The arguments of the commands that talk to a running daemon.
 
-use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
-use clap_complete::Shell;
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 
-use super::exit::{CliExit, usage};
-use super::flags::{add_flags, merge, read_flags};
-use super::invocation::{Answer, AskOptions, ClientCommand, Invocation};
-use crate::codex::protocol::decisions;
-use crate::config::Settings;
-use crate::config::settings::{AUTH_TOKEN_FILE, EVENT_STREAM_PATH, LOCAL_API_BASE, Setting};
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ClientSubcommand {
-    /// Submit a prompt to Codex and stream the answer
-    Ask(AskArguments),
-    /// List sessions
-    Sessions(ListArguments),
-    /// Print events as they occur
-    Follow(FollowArguments),
-    /// List pending requests of Codex
-    Requests(ListArguments),
-    /// Approve a request of Codex
-    Approve(ApproveArguments),
-    /// Decline a request of Codex
-    Decline(DeclineArguments),
-    /// Interrupt the running turn of a session
-    Interrupt(InterruptArguments),
-    /// Resume the held queue of a session
-    ResumeQueue(ResumeQueueArguments),
-    /// Close a session
-    Close(CloseArguments),
-    /// Print a shell completion script
-    Completions {
-        /// Shell to generate completions for
-        #[arg(value_name = "SHELL")]
-        shell: Shell,
-    },
-}
+use crate::codex::protocol::{decisions, values};
+use crate::config::{ServiceConfig, Sources, count};
 
 /// The settings that select the daemon, and the output format.
-#[derive(Debug, Args)]
-pub(super) struct ClientArguments {
-    #[command(flatten)]
-    settings: ClientSettings,
+#[derive(Debug, Clone, Args)]
+pub struct ClientArguments {
     /// Print JSON
     #[arg(long)]
-    json: bool,
-}
-
-const CLIENT_SETTINGS: [&Setting; 3] = [&LOCAL_API_BASE, &EVENT_STREAM_PATH, &AUTH_TOKEN_FILE];
-
-#[derive(Debug, Default)]
-struct ClientSettings(Settings);
-
-impl Args for ClientSettings {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.defer(|command| add_flags(command, &CLIENT_SETTINGS))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for ClientSettings {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut settings = Self::default();
-        settings.update_from_arg_matches(matches)?;
-        Ok(settings)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        read_flags(&mut self.0, matches, &CLIENT_SETTINGS);
-        Ok(())
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AskArguments {
+    pub json: bool,
+    /// The source of each setting. Must be before them, see [`Settings`](crate::config::Settings).
     #[command(flatten)]
-    ask: AskOptions,
+    pub sources: Sources,
+    /// How to reach the daemon.
     #[command(flatten)]
-    client: ClientArguments,
+    pub service: ServiceConfig,
 }
 
+/// The arguments of `codexd ask`.
 #[derive(Debug, Args)]
-pub(super) struct ListArguments {
+pub struct AskArguments {
+    /// Prompt; "-" is replaced by stdin, and without TEXT the prompt is read from stdin
+    #[arg(value_name = "TEXT")]
+    pub words: Vec<String>,
+    /// Continue this session; "last" is the most recently used one in this directory
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Working directory [default: the current directory for a new session]
+    #[arg(long, value_name = "PATH")]
+    pub cwd: Option<String>,
+    /// Model to use
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Sandbox of the commands that Codex runs; only for a new session
+    #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
+          value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
+    pub sandbox: Option<String>,
+    /// When Codex asks for approval, as Codex names it: untrusted, on-request or never
+    #[arg(long, value_name = "POLICY")]
+    pub approval_policy: Option<String>,
+    /// What to do if a turn of the session is running [default: refuse]
+    #[arg(long, value_name = "HOW", requires = "session",
+          value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
+    pub when_busy: Option<String>,
+    /// Let Codex use the .codex of the directory (--trust=false: do not); only for a new session
+    ///
+    /// Its commands run outside the sandbox. Without this option, the question is asked once per directory at a
+    /// terminal.
+    #[arg(long, value_name = "BOOL", conflicts_with = "session", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub trust: Option<bool>,
+    /// Interrupt the turn if Codex reaches no network for this many seconds; 0 for no limit
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = count::<u64>(0..=86_400))]
+    pub network_timeout: u64,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd sessions` and `codexd requests`.
+#[derive(Debug, Args)]
+pub struct ListArguments {
     /// Include finished ones
     #[arg(long)]
-    all: bool,
+    pub all: bool,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
+    pub client: ClientArguments,
 }
 
+/// The arguments of `codexd follow`.
 #[derive(Debug, Args)]
-pub(super) struct FollowArguments {
+pub struct FollowArguments {
     /// Print events of this session only; "last" is the most recently used one in this directory
     #[arg(long, value_name = "ID")]
-    session: Option<String>,
+    pub session: Option<String>,
     /// Print only events whose type starts with TYPE; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
-    types: Vec<String>,
+    pub types: Vec<String>,
     /// Start after this cursor; 0 starts with the oldest event [default: new events only]
     #[arg(long, value_name = "CURSOR")]
-    after: Option<String>,
+    pub after: Option<String>,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
+    pub client: ClientArguments,
 }
 
+/// The arguments of `codexd approve`.
 #[derive(Debug, Args)]
-pub(super) struct ApproveArguments {
+pub struct ApproveArguments {
     /// Request ID; optional if exactly one request is pending
     #[arg(value_name = "ID")]
-    request: Option<String>,
+    pub request: Option<String>,
     /// Decision to send, such as acceptForSession, by name or as JSON; must be one of those offered
     #[arg(long, value_name = "DECISION", default_value = decisions::ACCEPT)]
-    decision: String,
+    pub decision: String,
     /// Answer to a question: the number of an option, or text; once per question
     #[arg(long = "answer", value_name = "TEXT", conflicts_with = "decision")]
-    answers: Vec<String>,
+    pub answers: Vec<String>,
     /// Complete result as JSON, in the format of the app-server, instead of a decision
     #[arg(long, value_name = "JSON", conflicts_with_all = ["decision", "answers"])]
-    result: Option<String>,
+    pub result: Option<String>,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
+    pub client: ClientArguments,
 }
 
+/// The arguments of `codexd decline`.
 #[derive(Debug, Args)]
-pub(super) struct DeclineArguments {
+pub struct DeclineArguments {
     /// Request ID; optional if exactly one request is pending
     #[arg(value_name = "ID")]
-    request: Option<String>,
+    pub request: Option<String>,
     /// End the turn as well
     #[arg(long)]
-    cancel: bool,
+    pub cancel: bool,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
+    pub client: ClientArguments,
 }
 
+/// The arguments of `codexd interrupt`.
 #[derive(Debug, Args)]
-pub(super) struct InterruptArguments {
+pub struct InterruptArguments {
     /// Session ID or "last"; optional if exactly one session has a running turn
-    #[arg(value_name = "SESSION")]
-    session: Option<String>,
+    pub session: Option<String>,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
+    pub client: ClientArguments,
 }
 
+/// The arguments of `codexd resume-queue`.
 #[derive(Debug, Args)]
-pub(super) struct ResumeQueueArguments {
+pub struct ResumeQueueArguments {
     /// Session ID or "last"
-    #[arg(value_name = "SESSION")]
-    session: String,
+    pub session: String,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
+    pub client: ClientArguments,
 }
 
+/// The arguments of `codexd close`.
 #[derive(Debug, Args)]
-pub(super) struct CloseArguments {
+pub struct CloseArguments {
     /// Session ID or "last"
-    #[arg(value_name = "SESSION")]
-    session: String,
+    pub session: String,
     /// Interrupt the running turn first
     #[arg(long)]
-    interrupt: bool,
+    pub interrupt: bool,
+    /// The daemon and the output format.
     #[command(flatten)]
-    client: ClientArguments,
-}
-
-/// Builds the invocation from the flags before the command, one of `start` only among them, and the command itself.
-pub(super) fn invocation(
-    settings: Settings,
-    json: bool,
-    only_start: Option<&str>,
-    command: ClientSubcommand,
-) -> Result<Invocation, CliExit> {
-    let (name, client, command) = match command {
-        ClientSubcommand::Completions { shell } => {
-            let nothing = settings.first().is_none() && !json && only_start.is_none();
-            return match nothing {
-                true => Ok(Invocation::Completions { shell }),
-                false => Err(usage("\"completions\" takes no flags")),
-            };
-        }
-        ClientSubcommand::Ask(AskArguments { ask, client }) => ("ask", client, ClientCommand::Ask(ask)),
-        ClientSubcommand::Sessions(ListArguments { all, client }) => {
-            ("sessions", client, ClientCommand::Sessions { all })
-        }
-        ClientSubcommand::Follow(FollowArguments { session, types, after, client }) => {
-            ("follow", client, ClientCommand::Follow { session, types, after })
-        }
-        ClientSubcommand::Requests(ListArguments { all, client }) => {
-            ("requests", client, ClientCommand::Requests { all })
-        }
-        ClientSubcommand::Approve(ApproveArguments { request, decision, answers, result, client }) => {
-            let answer = match result {
-                Some(result) => Answer::Result(result),
-                None if !answers.is_empty() => Answer::Words(answers),
-                None => Answer::Decision(decision),
-            };
-            ("approve", client, ClientCommand::Answer { request, answer })
-        }
-        ClientSubcommand::Decline(DeclineArguments { request, cancel, client }) => {
-            let word = if cancel { decisions::CANCEL } else { decisions::DECLINE };
-            ("decline", client, ClientCommand::Answer { request, answer: Answer::Decision(word.to_owned()) })
-        }
-        ClientSubcommand::Interrupt(InterruptArguments { session, client }) => {
-            ("interrupt", client, ClientCommand::Interrupt { session })
-        }
-        ClientSubcommand::ResumeQueue(ResumeQueueArguments { session, client }) => {
-            ("resume-queue", client, ClientCommand::ResumeQueue { session })
-        }
-        ClientSubcommand::Close(CloseArguments { session, interrupt, client }) => {
-            ("close", client, ClientCommand::Close { session, interrupt })
-        }
-    };
-    if let Some(flag) = only_start {
-        return Err(usage(&format!("{flag} does not apply to \"{name}\"")));
-    }
-    let settings = merge(settings, client.settings.0)?;
-    Ok(Invocation::Client { settings, json: json || client.json, command })
+    pub client: ClientArguments,
 }

@@ -1,113 +1,93 @@
 //! The command line: subcommands and flags.
 //!
-//! [`parse`] turns arguments into an [`Invocation`] or a [`CliExit`]. The flags of settings come from the table in
-//! `config`, which also parses their values; this layer treats them as text.
+//! [`parse`] turns arguments into a [`Command`] or a [`CliExit`]. The flags of settings are declared in `config`, with
+//! the parsers of their values.
 
 mod arguments;
 mod client;
 mod exit;
-mod flags;
 mod help;
-mod invocation;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
 
-use arguments::{BackupArguments, Command, CommandLine, ServiceArguments, StartArguments, TokenArguments};
-use exit::{exit_of, usage};
-use flags::{flag_of, merge};
+use arguments::{APP_SERVER_FLAGS, CommandLine};
+use exit::exit_of;
 
-use crate::config::{Settings, settings};
+use crate::config::{has_blank_variable, ignore_variables};
 
+pub use arguments::{BackupArguments, Command, ServiceAction, StartArguments, TokenArguments};
 pub use clap_complete::Shell;
+pub use client::{ApproveArguments, AskArguments, ClientArguments, DeclineArguments};
 pub use exit::CliExit;
 pub use help::completions;
-pub use invocation::{Answer, AskOptions, ClientCommand, Invocation, ServiceAction};
 
 /// Parses a command line as `std::env::args_os` returns it, including the program's name.
 ///
-/// Flags may come before or after the subcommand; without a subcommand they are those of `start`.
-pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit> {
-    let args: Vec<OsString> = args.collect();
+/// Flags may come before or after the subcommand; without a subcommand they are those of `start`. Flags override
+/// environment variables; a blank variable counts as unset.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, CliExit> {
+    parse_with(args.collect(), &has_blank_variable)
+}
+
+/// [`parse`] without the environment variables of the arguments for which `is_ignored` is true.
+fn parse_with(args: Vec<OsString>, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> Result<Command, CliExit> {
+    let args = with_command_first(args);
     if let Some(help) = help::in_json(&args) {
         return Err(help);
     }
-    let CommandLine { before, command } = CommandLine::try_parse_from(args).map_err(exit_of)?;
-    let StartArguments { settings, json, run_once, demo } = before;
-    let refuse_flag =
-        |flag: &str, command: &str| Err(usage(&format!("{flag} does not apply to \"{command}\"")));
-    // Flags before a command that has no flags.
-    let stray = settings.first().map(flag_of);
-    let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
-    let stray = stray.or(demo.then(|| "--demo".to_owned()));
-    let only_start = if run_once { Some("--run-once") } else { demo.then_some("--demo") };
-    let refuse = |command: &str| refuse_flag(only_start.unwrap_or_default(), command);
-    Ok(match command {
-        None => start(settings, json, run_once, demo)?,
-        Some(Command::Client(command)) => {
-            return client::invocation(settings, json, only_start, command);
-        }
-        Some(Command::Start(after)) => {
-            let settings = merge(settings, after.settings)?;
-            start(settings, json || after.json, run_once || after.run_once, demo || after.demo)?
-        }
-        Some(Command::Service(_)) if only_start.is_some() => return refuse("service"),
-        Some(Command::Doctor(_)) if only_start.is_some() => return refuse("doctor"),
-        Some(Command::Doctor(after)) => {
-            Invocation::Doctor { settings: merge(settings, after.settings)?, json: json || after.json }
-        }
-        Some(Command::Service(ServiceArguments { action, common: after })) => Invocation::Service {
-            action,
-            settings: merge(settings, after.settings)?,
-            json: json || after.json,
-        },
-        Some(Command::Status(_)) if only_start.is_some() => return refuse("status"),
-        Some(Command::Config(_)) if only_start.is_some() => return refuse("config"),
-        Some(Command::Smoke(_)) if only_start.is_some() => return refuse("smoke"),
-        Some(Command::Token(_)) if only_start.is_some() => return refuse("token"),
-        Some(Command::Backup(_)) if only_start.is_some() => return refuse("backup"),
-        Some(Command::Backup(BackupArguments { directory, common: after })) => Invocation::Backup {
-            settings: merge(settings, after.settings)?,
-            json: json || after.json,
-            directory,
-        },
-        Some(Command::Status(after)) => {
-            Invocation::Status { settings: merge(settings, after.settings)?, json: json || after.json }
-        }
-        Some(Command::Config(after)) => {
-            Invocation::Config { settings: merge(settings, after.settings)?, json: json || after.json }
-        }
-        Some(Command::Token(TokenArguments { common: after, replace })) => Invocation::Token {
-            settings: merge(settings, after.settings)?,
-            json: json || after.json,
-            replace,
-        },
-        Some(Command::Smoke(after)) => {
-            Invocation::Smoke { settings: merge(settings, after.settings)?, json: json || after.json }
-        }
-        Some(Command::DemoAppServer { .. } | Command::Guard { .. }) if stray.is_some() => {
-            let name =
-                if matches!(command, Some(Command::Guard { .. })) { "guard" } else { "demo-app-server" };
-            return refuse_flag(&stray.unwrap_or_default(), name);
-        }
-        Some(Command::DemoAppServer { store }) => Invocation::DemoAppServer { store },
-        Some(Command::Guard { instance }) => Invocation::Guard { instance },
-    })
+    let has = |flag: &str| args.iter().any(|word| word == flag);
+    let (is_brief, is_demo) = (has("-h"), has("--demo"));
+    let declared = CommandLine::command().mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        command.mut_args(|argument| {
+            let is_unused = name == "smoke" && is_unused_by_smoke(&argument);
+            argument.hide_env(is_brief).hide_env_values(true).hide(is_unused)
+        })
+    });
+    let command = declared.clone().mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        ignore_variables(command, &|argument| {
+            is_ignored(argument)
+                || name == "smoke" && is_unused_by_smoke(argument)
+                || is_demo && APP_SERVER_FLAGS.contains(&argument.get_id().as_str())
+        })
+    });
+    let matches = command.try_get_matches_from(&args).or_else(|error| match error.kind() {
+        // The help names every variable.
+        ErrorKind::DisplayHelp => declared.try_get_matches_from(&args),
+        _ => Err(error),
+    });
+    let line = matches.and_then(|matches| CommandLine::from_arg_matches(&matches));
+    line.map(|line| line.command).map_err(|error| exit_of(&error, &args))
 }
 
-/// The invocation for `start`; `--demo` excludes the flags that choose an app-server.
-fn start(settings: Settings, json: bool, run_once: bool, demo: bool) -> Result<Invocation, CliExit> {
-    let choices = [
-        &settings::SERVER_STRATEGY,
-        &settings::SERVER_ENDPOINT,
-        &settings::SERVER_COMMAND,
-        &settings::SERVER_ARGS,
-    ];
-    match choices.into_iter().find(|setting| demo && !settings.values(setting).is_empty()) {
-        Some(setting) => Err(usage(&format!("--demo cannot be used with {}", flag_of(setting)))),
-        None => Ok(Invocation::Start { settings, json, run_once, demo }),
+/// Whether `codexd smoke` accepts a setting, so that a script can pass the same flags to all commands, but replaces it.
+fn is_unused_by_smoke(argument: &clap::Arg) -> bool {
+    matches!(argument.get_help_heading(), Some("Paths" | "App-server"))
+        || ["local_api_base", "auth_token_file"].contains(&argument.get_id().as_str())
+}
+
+/// The arguments with the flags before the subcommand moved behind it, and with `start` if there is no subcommand.
+fn with_command_first(mut args: Vec<OsString>) -> Vec<OsString> {
+    let program = CommandLine::command();
+    let start = program.find_subcommand("start");
+    let flag = |name: &str| start?.get_arguments().find(|argument| argument.get_long() == Some(name));
+    let mut at = 1;
+    while let Some(word) = args.get(at) {
+        let word = word.to_string_lossy();
+        let Some(name) = word.strip_prefix("--").filter(|name| !["help", "version"].contains(name)) else {
+            args[1..=at].rotate_right(1);
+            return args;
+        };
+        let (name, is_whole) = name.split_once('=').map_or((name, false), |(name, _)| (name, true));
+        let Some(argument) = flag(name) else { break };
+        at += if argument.get_action().takes_values() && !is_whole { 2 } else { 1 };
     }
+    args.insert(args.len().min(1), "start".into());
+    args
 }

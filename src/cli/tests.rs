@@ -2,13 +2,19 @@ use std::path::PathBuf;
 
 use clap::CommandFactory;
 
-use super::flags::help_of;
+use super::arguments::DaemonArguments;
 use super::*;
 use crate::config::Settings;
-use crate::config::settings;
 
-fn parse_words(words: &[&str]) -> Result<Invocation, CliExit> {
-    parse(std::iter::once("codexd").chain(words.iter().copied()).map(OsString::from))
+/// Parses a command line; environment variables are ignored.
+fn parse_words(words: &[&str]) -> Result<Command, CliExit> {
+    let words = std::iter::once("codexd").chain(words.iter().copied()).map(OsString::from);
+    parse_with(words.collect(), &|_| true)
+}
+
+/// What a command line asks for, as text to compare.
+fn parsed(words: &[&str]) -> String {
+    format!("{:?}", parse_words(words).unwrap_or_else(|exit| panic!("{words:?} gave {exit:?}")))
 }
 
 fn usage_of(words: &[&str]) -> String {
@@ -25,6 +31,22 @@ fn help_of_words(words: &[&str]) -> String {
     }
 }
 
+/// The settings, as arguments of clap.
+fn settings() -> Vec<clap::Arg> {
+    let command = CommandLine::command();
+    let arguments = command.find_subcommand("config").unwrap().get_arguments();
+    arguments.filter(|argument| argument.get_env().is_some()).cloned().collect()
+}
+
+/// A flag of a setting, with a valid value.
+fn flag_with_value(setting: &clap::Arg) -> String {
+    let value = match setting.get_default_values().first() {
+        Some(default) => default.to_str().unwrap(),
+        None => "/",
+    };
+    format!("--{}={value}", setting.get_long().unwrap())
+}
+
 #[test]
 fn command_line_definition_is_consistent() {
     CommandLine::command().debug_assert();
@@ -32,77 +54,78 @@ fn command_line_definition_is_consistent() {
 
 #[test]
 fn parse_uses_start_as_default_command() {
-    let nothing =
-        Invocation::Start { settings: Settings::default(), json: false, run_once: false, demo: false };
-    assert_eq!(parse_words(&[]), Ok(nothing.clone()));
-    assert_eq!(parse_words(&["start"]), Ok(nothing));
-    let settings = Settings::default().with(&settings::NODE_ID, "lab");
-    let flags = Invocation::Start { settings, json: true, run_once: true, demo: false };
+    assert_eq!(parsed(&[]), parsed(&["start"]));
+    let Ok(Command::Start(start)) = parse_words(&[]) else { panic!() };
+    assert!(!(start.daemon.json || start.run_once || start.demo));
+    let flags = ["start", "--node-id", "lab", "--json", "--run-once"];
+    let Ok(Command::Start(start)) = parse_words(&flags) else { panic!() };
+    assert_eq!(start.daemon.settings.node_id, "lab");
+    assert!(start.daemon.json && start.run_once && !start.demo);
     for words in [
-        ["--node-id", "lab", "--json", "--run-once"].as_slice(),
+        &flags[1..],
         &["start", "--node-id=lab", "--run-once", "--json"],
         &["--json", "start", "--run-once", "--node-id", "lab"],
     ] {
-        assert_eq!(parse_words(words), Ok(flags.clone()));
+        assert_eq!(parsed(words), parsed(&flags));
     }
 }
 
 #[test]
 fn parse_requires_service_action() {
-    let flags = Settings::default().with(&settings::NODE_ID, "x");
     for (word, action) in [
         ("install", ServiceAction::Install),
         ("uninstall", ServiceAction::Uninstall),
         ("status", ServiceAction::Status),
         ("print", ServiceAction::Print),
     ] {
-        let expected = Invocation::Service { action, settings: flags.clone(), json: true };
         for words in
             [["--node-id", "x", "service", word, "--json"], ["service", word, "--json", "--node-id", "x"]]
         {
-            assert_eq!(parse_words(&words), Ok(expected.clone()));
+            let Ok(Command::Service(service)) = parse_words(&words) else { panic!("{words:?}") };
+            let DaemonArguments { json, settings } = service.daemon;
+            assert_eq!((service.action, json, settings.node_id.as_str()), (action, true, "x"));
         }
     }
-    let backup = Invocation::Backup { settings: flags.clone(), json: true, directory: PathBuf::from("copy") };
-    assert_eq!(parse_words(&["backup", "copy", "--json", "--node-id", "x"]), Ok(backup.clone()));
-    assert_eq!(parse_words(&["--node-id", "x", "--json", "backup", "copy"]), Ok(backup));
-    assert!(usage_of(&["backup"]).contains("<DIRECTORY> is missing;"));
-    assert!(usage_of(&["--run-once", "backup", "copy"]).contains("does not apply to \"backup\""));
-    let doctor = Invocation::Doctor { settings: flags, json: false };
-    assert_eq!(parse_words(&["doctor", "--node-id", "x"]), Ok(doctor));
+    let words = ["backup", "copy", "--json", "--state-dir", "/x"];
+    let Ok(Command::Backup(backup)) = parse_words(&words) else { panic!() };
+    assert_eq!((backup.directory, backup.files.json), (PathBuf::from("copy"), true));
+    assert_eq!(backup.files.paths.state_dir, Some(PathBuf::from("/x")));
+    assert_eq!(parsed(&words), parsed(&["--state-dir", "/x", "--json", "backup", "copy"]));
+    assert!(usage_of(&["backup"]).contains("were not provided: <DIRECTORY>. For"));
+    assert!(usage_of(&["--run-once", "backup", "copy"]).contains("unexpected argument '--run-once'"));
+    assert!(matches!(parse_words(&["doctor", "--node-id", "x"]), Ok(Command::Doctor(_))));
     assert!(usage_of(&["service", "start"]).contains("invalid value 'start'"));
-    assert!(usage_of(&["service"]).contains("<install|uninstall|status|print> is missing;"));
-    assert!(usage_of(&["--run-once", "doctor"]).contains("does not apply to \"doctor\""));
-    assert!(usage_of(&["--run-once", "service", "print"]).contains("does not apply to \"service\""));
+    assert!(usage_of(&["service"]).contains("<install|uninstall|status|print>"));
+    assert!(usage_of(&["--run-once", "doctor"]).contains("unexpected argument '--run-once'"));
+    assert!(usage_of(&["--run-once", "service", "print"]).contains("unexpected argument '--run-once'"));
 }
 
 #[test]
 fn parse_accepts_setting_flags_before_and_after_command() {
-    for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
-        let flag = flag_of(setting);
-        let given = Settings::default().with(setting, "x");
-        for command in ["start", "status", "config", "token", "smoke"] {
-            for words in [[command, flag.as_str(), "x"], [flag.as_str(), "x", command]] {
-                let (Invocation::Start { settings, .. }
-                | Invocation::Status { settings, .. }
-                | Invocation::Config { settings, .. }
-                | Invocation::Token { settings, .. }
-                | Invocation::Smoke { settings, .. }) = parse_words(&words).unwrap()
-                else {
-                    panic!("{words:?}")
-                };
-                assert_eq!(settings, given, "{words:?}");
-            }
+    for setting in settings() {
+        let flag = flag_with_value(&setting);
+        let flag = flag.as_str();
+        let (name, value) = flag.split_once('=').unwrap();
+        for command in ["start", "status", "config", "doctor", "smoke"] {
+            let after = parsed(&[command, flag]);
+            assert_eq!(after, parsed(&[flag, command]));
+            assert_eq!(after, parsed(&[command, name, value]));
+            assert_eq!(after, parsed(&[name, value, command]));
+            assert_ne!(after, parsed(&[command]));
+        }
+        let used_by_files = ["--repo-root", "--logs-dir", "--state-dir", "--auth-token-file"];
+        for words in [[flag, "token"], ["token", flag]] {
+            assert_eq!(parse_words(&words).is_ok(), used_by_files.contains(&name), "{words:?}");
         }
     }
-    assert!(matches!(parse_words(&["status", "--json"]), Ok(Invocation::Status { json: true, .. })));
-    assert!(matches!(parse_words(&["--json", "config"]), Ok(Invocation::Config { json: true, .. })));
-    assert!(matches!(parse_words(&["smoke"]), Ok(Invocation::Smoke { json: false, .. })));
+    assert!(matches!(parse_words(&["status", "--json"]), Ok(Command::Status(arguments)) if arguments.json));
+    assert!(matches!(parse_words(&["--json", "config"]), Ok(Command::Config(arguments)) if arguments.json));
+    assert!(matches!(parse_words(&["smoke"]), Ok(Command::Smoke(arguments)) if !arguments.json));
 }
 
 #[test]
 fn parse_accepts_server_arguments_that_look_like_flags() {
-    let Ok(Invocation::Start { settings, json, .. }) = parse_words(&[
+    let Ok(Command::Start(start)) = parse_words(&[
         "--server-arg",
         "app-server",
         "--server-arg",
@@ -116,70 +139,123 @@ fn parse_accepts_server_arguments_that_look_like_flags() {
     ]) else {
         panic!()
     };
-    assert_eq!(settings.values(&settings::SERVER_ARGS), ["app-server", "--store", "--json", "", "-c"]);
-    assert!(!json);
+    assert_eq!(start.daemon.settings.server.server_arg, ["app-server", "--store", "--json", "", "-c"]);
+    assert!(!start.daemon.json);
 }
 
 #[test]
 fn parse_rejects_other_flags_for_demo_app_server() {
-    assert_eq!(
-        parse_words(&["demo-app-server", "--store", "/s"]),
-        Ok(Invocation::DemoAppServer { store: Some(PathBuf::from("/s")) })
-    );
-    assert_eq!(parse_words(&["demo-app-server"]), Ok(Invocation::DemoAppServer { store: None }));
+    let store = |words: &[&str]| match parse_words(words) {
+        Ok(Command::DemoAppServer { store }) => store,
+        other => panic!("{words:?} gave {other:?}"),
+    };
+    assert_eq!(store(&["demo-app-server", "--store", "/s"]), Some(PathBuf::from("/s")));
+    assert_eq!(store(&["demo-app-server"]), None);
     for flag in ["--json", "--run-once", "--demo", "--node-id=x"] {
         let name = flag.split('=').next().unwrap();
-        assert_eq!(
-            usage_of(&[flag, "demo-app-server"]),
-            format!("codexd: {name} does not apply to \"demo-app-server\"; run \"codexd help\" for usage.")
-        );
-        usage_of(&["demo-app-server", flag]);
+        for words in [[flag, "demo-app-server"], ["demo-app-server", flag]] {
+            let usage = usage_of(&words);
+            assert!(usage.starts_with(&format!("codexd: unexpected argument '{name}' found")), "{usage}");
+        }
     }
 }
 
 #[test]
 fn parse_accepts_demo_for_start_without_a_choice_of_app_server() {
-    for words in [["--demo"].as_slice(), &["start", "--demo"], &["--demo", "start", "--server-cwd", "/x"]] {
-        assert!(matches!(parse_words(words), Ok(Invocation::Start { demo: true, .. })), "{words:?}");
+    for words in [["--demo"].as_slice(), &["start", "--demo"], &["--demo", "start", "--server-cwd", "/"]] {
+        assert!(matches!(parse_words(words), Ok(Command::Start(start)) if start.demo), "{words:?}");
     }
-    assert!(matches!(parse_words(&["start"]), Ok(Invocation::Start { demo: false, .. })));
-    for flag in ["--server-strategy", "--server-endpoint", "--server-command", "--server-arg"] {
-        for words in [["--demo", flag, "x"].as_slice(), &[flag, "x", "start", "--demo"]] {
-            let problem = format!("codexd: --demo cannot be used with {flag};");
+    assert!(matches!(parse_words(&["start"]), Ok(Command::Start(start)) if !start.demo));
+    for (flag, value) in [
+        ("--server-strategy <STRATEGY>", "spawn"),
+        ("--server-endpoint <URL>", "x"),
+        ("--server-command <COMMAND>", "x"),
+        ("--server-arg <ARGUMENT>", "x"),
+    ] {
+        let name = flag.split(' ').next().unwrap();
+        for (words, one, other) in [
+            (["--demo", name, value].as_slice(), "--demo", flag),
+            (&[name, value, "start", "--demo"], flag, "--demo"),
+        ] {
+            let problem = format!("codexd: the argument '{one}' cannot be used with '{other}'.");
             assert!(usage_of(words).starts_with(&problem), "{}", usage_of(words));
         }
     }
     for name in ["status", "config", "smoke", "service", "doctor", "sessions", "interrupt"] {
         let words = ["--demo", name, "install"];
         let words = if name == "service" { &words[..] } else { &words[..2] };
-        assert!(usage_of(words).contains(&format!("--demo does not apply to \"{name}\"")));
+        let usage = usage_of(words);
+        assert!(usage.contains("unexpected argument '--demo' found"), "{usage}");
+        assert!(usage.ends_with(&format!("try 'codexd {name} --help'.")), "{usage}");
     }
 }
 
 #[test]
 fn parse_reports_usage_errors_in_one_sentence() {
-    for (words, problem) in [
-        (["--foo"].as_slice(), "unexpected argument '--foo';"),
-        (&["status", "--stat-dir", "/x"], "unexpected argument '--stat-dir', did you mean '--state-dir'?"),
+    for (words, problem, help) in [
+        (["--foo"].as_slice(), "unexpected argument '--foo' found", "start "),
+        (
+            &["status", "--stat-dir", "/x"],
+            "unexpected argument '--stat-dir' found; a similar argument exists: '--state-dir'",
+            "status ",
+        ),
         (
             &["--server-endpont=ws://user:secret@host"],
-            "unexpected argument '--server-endpont', did you mean '--server-endpoint'?",
+            "unexpected argument '--server-endpont' found; a similar argument exists: '--server-endpoint'",
+            "start ",
         ),
-        (&["begin"], "unknown command 'begin';"),
-        (&["statsu"], "unknown command 'statsu', did you mean 'status'?"),
-        (&["start", "now"], "unexpected argument 'now';"),
-        (&["start", "a\nb"], "unexpected argument 'a\\nb';"),
-        (&["--node-id"], "a value is required for '--node-id <NAME>' but none was supplied;"),
+        (&["begin"], "unrecognized subcommand 'begin'", ""),
+        (
+            &["statsu"],
+            "unrecognized subcommand 'statsu'; some similar subcommands exist: 'start', 'status'",
+            "",
+        ),
+        (&["start", "now"], "unexpected argument 'now' found", "start "),
+        (&["start", "a\nb"], "unexpected argument 'a b' found", "start "),
+        (&["--node-id"], "a value is required for '--node-id <NAME>' but none was supplied", "start "),
         (
             &["--node-id", "a", "--node-id", "b"],
-            "the argument '--node-id <NAME>' cannot be used multiple times;",
+            "the argument '--node-id <NAME>' cannot be used multiple times",
+            "start ",
         ),
-        (&["--node-id", "a", "start", "--node-id", "b"], "--node-id is given twice;"),
-        (&["status", "--run-once"], "unexpected argument '--run-once';"),
-        (&["--run-once", "status"], "--run-once does not apply to \"status\";"),
-        (&["--json=yes"], "unexpected value 'yes' for '--json' found; no more were expected;"),
+        (
+            &["--node-id", "a", "status", "--node-id", "b"],
+            "the argument '--node-id <NAME>' cannot be used multiple times",
+            "status ",
+        ),
+        (&["status", "--run-once"], "unexpected argument '--run-once' found", "status "),
+        (&["--run-once", "status"], "unexpected argument '--run-once' found", "status "),
+        (&["--json=yes"], "unexpected value 'yes' for '--json' found; no more were expected", "start "),
+        (
+            &["ask", "--sandbox", "none"],
+            "invalid value 'none' for '--sandbox <SANDBOX>' [possible values: read-only, workspace-write, \
+             danger-full-access]",
+            "ask ",
+        ),
     ] {
-        assert_eq!(usage_of(words), format!("codexd: {problem} run \"codexd help\" for usage."));
+        let expected = format!("codexd: {problem}. For more information, try 'codexd {help}--help'.");
+        assert_eq!(usage_of(words), expected);
+    }
+}
+
+#[test]
+fn parse_reports_invalid_values_with_their_flag_and_without_secrets() {
+    for (words, problem) in [
+        (
+            ["--event-cache-size", "0"].as_slice(),
+            "--event-cache-size: \"0\" is not a whole number from 1 to 10000.",
+        ),
+        (
+            &["status", "--local-api-base=http://user:secret@127.0.0.1"],
+            "--local-api-base: \"http://***@127.0.0.1\" contains credentials; remove everything up to the @.",
+        ),
+        (
+            &["ask", "--network-timeout", "86401"],
+            "--network-timeout: \"86401\" is not a whole number from 0 to 86400.",
+        ),
+        (&["--mode", "a\nb"], "--mode: the value contains a control character; remove it."),
+    ] {
+        assert_eq!(usage_of(words), format!("codexd: {problem}"));
     }
 }
 
@@ -189,45 +265,74 @@ fn parse_rejects_argument_that_is_not_utf8() {
     use std::os::unix::ffi::OsStringExt;
 
     let words = ["codexd".into(), "--node-id".into(), OsString::from_vec(vec![0xff])];
-    let Err(CliExit::Usage(text)) = parse(words.into_iter()) else { panic!() };
+    let Err(CliExit::Usage(text)) = parse_with(words.into(), &|_| true) else { panic!() };
     assert!(text.starts_with("codexd: invalid UTF-8"), "{text}");
     assert!(!text.contains('\n'));
 }
 
 #[test]
-fn help_shows_every_flag_with_variable_and_default() {
+fn help_shows_settings_where_they_apply() {
     let help = help_of_words(&["help"]);
     assert_eq!(help, help_of_words(&["--help"]));
-    // Help is wrapped, so white space is normalized before comparing.
-    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for setting in settings::ALL {
-        let described = match setting.has_flag {
-            true => format!("--{} <{}> {}", setting.name, setting.placeholder, help_of(setting)),
-            false => format!("{}: {}", setting.variable, setting.purpose),
-        };
-        let described = described.replace('\n', " ");
-        assert!(words.contains(&described), "no {described:?} in {help}");
+    assert_eq!(help, help_of_words(&["--node-id", "x", "--help"]));
+    for command in
+        ["start", "status", "config", "backup", "token", "smoke", "service", "doctor", "help", "--version"]
+    {
+        assert!(help.contains(command), "no {command} in {help}");
     }
-    for command in [
-        "start",
-        "status",
-        "config",
-        "backup",
-        "token",
-        "smoke",
-        "service",
-        "doctor",
-        "help",
+    assert!(!help.contains("demo-app-server"), "{help}");
+    assert!(!help.contains('\u{1b}'), "no colours in text that may go to a file");
+    for (command, setting, is_shown) in [
+        ("smoke", "--event-cache-size", true),
+        ("smoke", "--state-dir", false),
+        ("smoke", "--server-command", false),
+        ("ask", "--local-api-base", true),
+        ("ask", "--state-dir", false),
+        ("sessions", "--connection-limit", false),
+        ("token", "--state-dir", true),
+        ("token", "--auth-token-file", true),
+        ("token", "--local-api-base", false),
+        ("backup", "--node-id", false),
+        ("status", "--state-dir", true),
+        ("doctor", "--line-cap", true),
+    ] {
+        for words in [["help", command], [command, "--help"], [command, "-h"]] {
+            let help = help_of_words(&words);
+            assert_eq!(help.contains(setting), is_shown, "{words:?} {setting}: {help}");
+        }
+    }
+}
+
+#[test]
+fn help_shows_every_flag_with_variable_and_default() {
+    let help = help_of_words(&["help", "start"]);
+    assert_eq!(help, help_of_words(&["start", "--help"]));
+    // Help is in paragraphs, so white space is normalized before comparing.
+    let words = |help: &str| help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (long, short) = (words(&help), words(&help_of_words(&["start", "-h"])));
+    for setting in settings() {
+        let (flag, placeholder) = (setting.get_long().unwrap(), &setting.get_value_names().unwrap()[0]);
+        let flag = format!("--{flag} <{placeholder}> {}", setting.get_help().unwrap());
+        let variable = format!("[env: {}]", setting.get_env().unwrap().display());
+        assert!(long.contains(&flag) && long.contains(&variable), "no {flag} in {help}");
+        assert!(short.contains(&flag) && !short.contains(&variable), "{short}");
+        // The whole text of the setting, up to the next one.
+        let (_, after) = long.split_once(&format!("{flag} ")).unwrap();
+        assert!(after.split(" --").next().unwrap().contains("[default: "), "no default of {flag} in {help}");
+    }
+    for part in [
         "--json",
         "--run-once",
         "--demo",
-        "--version",
+        "BAA_CODEXD_LOG",
+        "Paths:",
+        "HTTP:",
+        "App-server:",
+        "Log:",
+        "Limits:",
     ] {
-        assert!(words.contains(command), "no {command} in {help}");
+        assert!(long.contains(part) && short.contains(part), "no {part} in {help}");
     }
-    assert!(!help.contains("demo-app-server"), "{help}");
-    assert!(help_of_words(&["help", "smoke"]).contains("--state-dir"));
-    assert!(!help.contains('\u{1b}'), "no colours in text that may go to a file");
 }
 
 #[test]
@@ -239,55 +344,57 @@ fn version_shows_crate_version_and_commit() {
 
 #[test]
 fn parse_reads_client_commands() {
-    let command = |words: &[&str]| match parse_words(words) {
-        Ok(Invocation::Client { command, json, .. }) => (command, json),
+    let ask = |words: &[&str]| match parse_words(words) {
+        Ok(Command::Ask(arguments)) => arguments,
         other => panic!("{words:?} gave {other:?}"),
     };
-    let ask = AskOptions {
-        words: vec!["say".to_owned(), "hello".to_owned()],
-        network_timeout: 60,
-        ..AskOptions::default()
-    };
-    assert_eq!(command(&["ask", "say", "hello"]), (ClientCommand::Ask(ask), false));
+    let say = ask(&["ask", "say", "hello"]);
+    assert_eq!((say.words, say.network_timeout), (vec!["say".to_owned(), "hello".to_owned()], 60));
+    assert_eq!((say.trust, say.session, say.client.json), (None, None, false));
     // The word after --trust is part of the prompt.
     for (flag, trust) in [("--trust", true), ("--trust=true", true), ("--trust=false", false)] {
-        let ask = AskOptions {
-            words: vec!["x".to_owned()],
-            trust: Some(trust),
-            network_timeout: 60,
-            ..AskOptions::default()
-        };
-        assert_eq!(command(&["ask", flag, "x"]).0, ClientCommand::Ask(ask));
+        let asked = ask(&["ask", flag, "x"]);
+        assert_eq!((asked.words, asked.trust), (vec!["x".to_owned()], Some(trust)));
     }
-    assert_eq!(command(&["--json", "sessions"]), (ClientCommand::Sessions { all: false }, true));
-    assert_eq!(command(&["requests", "--all", "--json"]), (ClientCommand::Requests { all: true }, true));
-    let answer = |answer| ClientCommand::Answer { request: Some("r".to_owned()), answer };
-    let decision = |word: &str| answer(Answer::Decision(word.to_owned()));
-    assert_eq!(command(&["approve", "r"]).0, decision("accept"));
-    assert_eq!(command(&["approve", "r", "--decision", "x"]).0, decision("x"));
-    assert_eq!(command(&["approve", "r", "--result", "{}"]).0, answer(Answer::Result("{}".to_owned())));
-    let words = answer(Answer::Words(vec!["red".to_owned(), "-1".to_owned()]));
-    assert_eq!(command(&["approve", "r", "--answer", "red", "--answer=-1"]).0, words);
-    assert_eq!(command(&["decline", "r"]).0, decision("decline"));
-    assert_eq!(command(&["decline", "--cancel", "r"]).0, decision("cancel"));
-    let follow = ClientCommand::Follow {
-        session: Some("s".to_owned()),
-        types: vec!["a".to_owned(), "b".to_owned()],
-        after: Some("0".to_owned()),
+    // What looks like a flag after -- is part of the prompt too.
+    assert_eq!(ask(&["--json", "ask", "--", "--help", "--json"]).words, ["--help", "--json"]);
+    assert!(matches!(
+        parse_words(&["--json", "sessions"]),
+        Ok(Command::Sessions(list)) if !list.all && list.client.json
+    ));
+    assert!(matches!(
+        parse_words(&["requests", "--all", "--json"]),
+        Ok(Command::Requests(list)) if list.all && list.client.json
+    ));
+    let approve = |words: &[&str]| match parse_words(words) {
+        Ok(Command::Approve(arguments)) => arguments,
+        other => panic!("{words:?} gave {other:?}"),
     };
-    assert_eq!(command(&["follow", "--type", "a", "--type=b", "--session", "s", "--after", "0"]).0, follow);
+    assert_eq!(approve(&["approve", "r"]).decision, "accept");
+    assert_eq!(approve(&["approve", "r", "--decision", "x"]).decision, "x");
+    assert_eq!(approve(&["approve", "r", "--result", "{}"]).result.as_deref(), Some("{}"));
+    assert_eq!(approve(&["approve", "r", "--answer", "red", "--answer=-1"]).answers, ["red", "-1"]);
+    assert!(matches!(parse_words(&["decline", "r"]), Ok(Command::Decline(decline)) if !decline.cancel));
+    assert!(
+        matches!(parse_words(&["decline", "--cancel", "r"]), Ok(Command::Decline(decline)) if decline.cancel)
+    );
+    let words = ["follow", "--type", "a", "--type=b", "--session", "s", "--after", "0"];
+    let Ok(Command::Follow(follow)) = parse_words(&words) else { panic!() };
+    assert_eq!((follow.session.as_deref(), follow.after.as_deref()), (Some("s"), Some("0")));
+    assert_eq!(follow.types, ["a", "b"]);
     for (words, problem) in [
         (["ask", "--sandbox", "none"].as_slice(), "invalid value 'none' for '--sandbox <SANDBOX>'"),
         (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
         (&["ask", "--trust=perhaps"], "invalid value 'perhaps'"),
         (&["ask", "--trust", "--session", "s"], "cannot be used with"),
-        (&["ask", "--when-busy", "queue"], "--session <ID> is missing"),
+        (&["ask", "--when-busy", "queue"], "were not provided: --session <ID>"),
         (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
-        (&["close"], "is missing"),
-        (&["resume-queue"], "is missing"),
+        (&["--state-dir", "/x", "ask"], "unexpected argument '--state-dir'"),
+        (&["close"], "were not provided: <SESSION>"),
+        (&["resume-queue"], "were not provided: <SESSION>"),
         (&["completions", "csh"], "invalid value 'csh'"),
-        (&["--json", "completions", "bash"], "takes no flags"),
-        (&["--run-once", "follow"], "--run-once does not apply to \"follow\""),
+        (&["--json", "completions", "bash"], "unexpected argument '--json'"),
+        (&["--run-once", "follow"], "unexpected argument '--run-once'"),
     ] {
         let usage = usage_of(words);
         assert!(usage.contains(problem), "{words:?}: {usage}");
@@ -296,9 +403,7 @@ fn parse_reads_client_commands() {
 
 #[test]
 fn parse_accepts_address_before_and_after_client_command() {
-    for setting in [&settings::LOCAL_API_BASE, &settings::EVENT_STREAM_PATH, &settings::AUTH_TOKEN_FILE] {
-        let flag = format!("{}=x", flag_of(setting));
-        let given = Settings::default().with(setting, "x");
+    for flag in ["--local-api-base=http://[::1]:5", "--event-stream-path=/x", "--auth-token-file=/x"] {
         let commands = [
             "ask",
             "sessions",
@@ -312,16 +417,19 @@ fn parse_accepts_address_before_and_after_client_command() {
         ];
         for command in commands {
             let words: Vec<&str> = command.split(' ').collect();
-            for words in
-                [[words.as_slice(), &[&flag]].concat(), [&[flag.as_str()], words.as_slice()].concat()]
-            {
-                let Ok(Invocation::Client { settings, .. }) = parse_words(&words) else {
-                    panic!("{words:?}")
-                };
-                assert_eq!(settings, given, "{words:?}");
-            }
+            let after = parsed(&[words.as_slice(), &[flag]].concat());
+            assert_eq!(after, parsed(&[[flag].as_slice(), &words].concat()));
+            assert!(after.contains("CommandLine"), "{after}");
         }
     }
+}
+
+#[test]
+fn smoke_accepts_all_settings() {
+    let flags: Vec<String> = settings().iter().map(flag_with_value).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let Ok(Command::Smoke(smoke)) = parse_words(&[&["smoke"], flags.as_slice()].concat()) else { panic!() };
+    assert_eq!(format!("{:?}", smoke.settings), format!("{:?}", Settings::from_flags(flags).unwrap()));
 }
 
 #[test]

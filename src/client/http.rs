@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::config::{Config, LocalApiBase};
+use crate::config::{LocalApiBase, ServiceConfig};
 use crate::http::{Peer, peer_of, read_token};
 
 /// Timeout of a request that the daemon answers by itself.
@@ -65,12 +65,11 @@ pub(crate) struct DaemonClient {
 
 impl DaemonClient {
     /// A client of the daemon that has these settings.
-    pub(crate) fn new(config: &Config, on_warning: fn(&str)) -> Self {
-        let service = &config.service;
+    pub(crate) fn new(service: &ServiceConfig, on_warning: fn(&str)) -> Self {
         Self {
             base: service.local_api_base.clone(),
             event_stream_path: service.event_stream_path.clone(),
-            token_file: service.auth_token_file.clone(),
+            token_file: service.auth.auth_token_file.clone(),
             on_warning,
         }
     }

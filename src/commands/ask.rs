@@ -28,13 +28,13 @@ use super::failure::{EXIT_INTERRUPTED, EXIT_SIGINT, Failure};
 use super::output;
 use super::sessions::{current_or_named_directory, find_session};
 use super::status::codex_status_text;
-use crate::cli::AskOptions;
+use crate::cli::AskArguments;
 use crate::client::{ClientError, newest_cursor};
 use crate::commands::context::CommandContext;
 use terminal_input::TerminalInput;
 use turn_follower::{TurnFollower, TurnOutcome, TurnState};
 
-pub(crate) async fn run(context: &CommandContext, options: AskOptions) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Result<ExitCode, Failure> {
     let text = text(&options.words)?;
     let mut interrupts = interrupts()?;
     if options.session.is_none() {
@@ -168,7 +168,7 @@ fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
 /// question was asked on it. `None` if Ctrl-C was typed first.
 async fn session(
     context: &CommandContext,
-    options: &AskOptions,
+    options: &AskArguments,
     interrupts: &mut watch::Receiver<bool>,
 ) -> Result<Option<(String, Option<TerminalInput>)>, Failure> {
     let directory = current_or_named_directory(options.cwd.as_deref())?;
@@ -219,14 +219,14 @@ fn path_to_json(path: &Path) -> Result<Value, Failure> {
 }
 
 /// The settings that sessions and turns have in common.
-fn settings(options: &AskOptions) -> Map<String, Value> {
+fn settings(options: &AskArguments) -> Map<String, Value> {
     let all = [("model", &options.model), ("approvalPolicy", &options.approval_policy)];
     let given = all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
     given.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 /// Handles Ctrl-C before the turn exists: closes the session that was created for it, because no other client knows it.
-async fn cancel_before_turn(context: &CommandContext, options: &AskOptions, session_id: &str) -> ExitCode {
+async fn cancel_before_turn(context: &CommandContext, options: &AskArguments, session_id: &str) -> ExitCode {
     if options.session.is_none() {
         // If this fails, an idle session stays, which does no harm.
         let _ = context.client.delete(&session_path(session_id)).await;
@@ -242,7 +242,7 @@ async fn cancel_before_turn(context: &CommandContext, options: &AskOptions, sess
 /// ID.
 async fn submit_or_interrupt(
     context: &CommandContext,
-    options: &AskOptions,
+    options: &AskArguments,
     session_id: &str,
     text: &str,
     mut interrupts: watch::Receiver<bool>,
@@ -261,7 +261,7 @@ async fn submit_or_interrupt(
 
 async fn submit(
     context: &CommandContext,
-    options: &AskOptions,
+    options: &AskArguments,
     session_id: &str,
     text: &str,
 ) -> Result<Option<TurnState>, Failure> {

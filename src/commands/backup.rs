@@ -1,25 +1,29 @@
 //! `codexd backup`: copies the state and the event log, whether the daemon runs or not.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output;
-use crate::config::Config;
+use crate::cli::BackupArguments;
 use crate::daemon::{BackupError, back_up};
 
-pub(crate) fn run(config: &Config, json: bool, directory: &Path) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &BackupArguments) -> Result<ExitCode, Failure> {
+    let (files, directory) = (&arguments.files, &arguments.directory);
     let directory = std::path::absolute(directory)
         .map_err(|error| Failure::usage(format!("{} cannot be used: {error}.", directory.display())))?;
-    let backup = back_up(config, &directory).map_err(|error| match error {
-        BackupError::Directory { .. } | BackupError::Unfinished { .. } => Failure::usage(error.to_string()),
-        _ => Failure::new(format!("No backup was created. {error}")),
-    })?;
+    let paths = files.paths.clone().resolve(&files.sources)?;
+    let backup =
+        back_up(&paths, files.auth.auth_token_file.as_deref(), &directory).map_err(|error| match error {
+            BackupError::Directory { .. } | BackupError::Unfinished { .. } => {
+                Failure::usage(error.to_string())
+            }
+            _ => Failure::new(format!("No backup was created. {error}")),
+        })?;
     let missing: Vec<Value> =
         backup.log.holes.iter().map(|hole| json!({ "from": hole.from, "through": hole.through })).collect();
-    if json {
+    if files.json {
         output::print_json(&json!({
             "ok": true,
             "directory": backup.directory,

@@ -8,14 +8,14 @@ use crate::config::{Config, Settings};
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     if json {
-        output::print_json(&config.report())?;
+        output::print_json(&config.report)?;
     } else {
-        output::print(config.report().to_string().trim_end())?;
+        output::print(config.report.to_string().trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the settings of a command; a wrong one is a usage error.
-pub(crate) fn resolve(settings: &Settings) -> Result<Config, Failure> {
+/// Validates the settings of a command; an invalid one is a usage error.
+pub(crate) fn resolve(settings: Settings) -> Result<Config, Failure> {
     Ok(Config::from_process(settings)?)
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::output;
 use super::terminal::OutputTarget;
+use crate::cli::ClientArguments;
 use crate::client::DaemonClient;
-use crate::config::settings::{AUTH_TOKEN_FILE, LOCAL_API_BASE};
-use crate::config::{Config, Settings};
+use crate::config::no_color;
 
 /// The client, the output format and the outputs of one command.
 pub(crate) struct CommandContext {
@@ -23,13 +23,14 @@ pub(crate) struct CommandContext {
 }
 
 impl CommandContext {
-    pub(crate) fn new(config: &Config, settings: &Settings, json: bool) -> Self {
+    pub(crate) fn new(arguments: &ClientArguments) -> Self {
+        let no_color = no_color();
         Self {
-            client: DaemonClient::new(config, output::print_warning),
-            json,
-            stdout: OutputTarget::of(&stdout(), config.no_color),
-            stderr: OutputTarget::of(&stderr(), config.no_color),
-            flags: flags(settings),
+            client: DaemonClient::new(&arguments.service, output::print_warning),
+            json: arguments.json,
+            stdout: OutputTarget::of(&stdout(), no_color),
+            stderr: OutputTarget::of(&stderr(), no_color),
+            flags: flags(arguments),
         }
     }
 
@@ -49,11 +50,14 @@ impl CommandContext {
     }
 }
 
-fn flags(settings: &Settings) -> String {
-    let given = [&LOCAL_API_BASE, &AUTH_TOKEN_FILE].into_iter().flat_map(|setting| {
-        settings.values(setting).iter().map(|value| format!(" --{} {}", setting.name, quoted(value)))
-    });
-    given.collect()
+fn flags(arguments: &ClientArguments) -> String {
+    let service = &arguments.service;
+    let token_file = service.auth.auth_token_file.as_deref().map(|path| path.to_string_lossy().into_owned());
+    [("local-api-base", Some(service.local_api_base.to_string())), ("auth-token-file", token_file)]
+        .into_iter()
+        .filter(|(name, _)| arguments.sources.has_flag(name))
+        .filter_map(|(name, value)| Some(format!(" --{name} {}", quoted(&value?))))
+        .collect()
 }
 
 /// Quotes an argument for the shell.

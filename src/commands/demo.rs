@@ -1,7 +1,7 @@
 //! `codexd start --demo`: the settings of a daemon whose app-server is the demo.
 
 use super::failure::Failure;
-use crate::config::{Config, Paths, Settings, settings};
+use crate::config::{ChildStrategy, Config, Paths, ServerEndpoint, Settings};
 
 /// The label of the demo among the endpoints.
 const ENDPOINT: &str = "stdio://demo-app-server";
@@ -11,26 +11,28 @@ const SUBCOMMAND: &str = "demo-app-server";
 /// The given settings, with the demo as the app-server and with `demo` in the state and logs directories as directories.
 ///
 /// The demo keeps its threads in `threads` in the state directory. It knows no file of Codex.
-pub(crate) fn config(given: &Settings) -> Result<Config, Failure> {
-    let mut config = super::config::resolve(&app_server(given.clone())?)?;
+pub(crate) fn config(given: Settings) -> Result<Config, Failure> {
+    let mut config = resolve(given)?;
     let Paths { repo_root, logs_dir, state_dir, .. } = config.paths;
     config.paths = Paths::new(repo_root, logs_dir.join("demo"), state_dir.join("demo"));
     let store = config.paths.state_dir.join("threads");
     config.server.args.extend(["--store".to_owned(), store.to_string_lossy().into_owned()]);
-    config.server.child_environment.codex_home = None;
-    config.server.demo = true;
     Ok(config)
 }
 
-/// The settings with the demo as the app-server.
-pub(crate) fn app_server(settings: Settings) -> Result<Settings, Failure> {
+/// The configuration with the demo as the app-server.
+pub(crate) fn resolve(mut settings: Settings) -> Result<Config, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("The path of this program is unknown: {error}.")))?;
-    Ok(settings
-        .with(&settings::SERVER_STRATEGY, "spawn")
-        .with(&settings::SERVER_ENDPOINT, ENDPOINT)
-        .with(&settings::SERVER_COMMAND, program.to_string_lossy())
-        .with(&settings::SERVER_ARGS, SUBCOMMAND))
+    let server = &mut settings.server;
+    server.server_strategy = ChildStrategy::Spawn;
+    server.server_endpoint = ServerEndpoint::spawned(ENDPOINT);
+    server.server_command = program.to_string_lossy().into_owned();
+    server.server_arg = vec![SUBCOMMAND.to_owned()];
+    let mut config = super::config::resolve(settings)?;
+    config.server.child_environment.codex_home = None;
+    config.server.demo = true;
+    Ok(config)
 }
 
 /// What `start --demo` prints about itself; `base` is the address of the daemon.

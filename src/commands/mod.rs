@@ -58,74 +58,85 @@ mod watchdog;
 
 use std::process::ExitCode;
 
-use crate::cli::{self, CliExit, ClientCommand, Invocation};
+use crate::cli::{self, CliExit, ClientArguments, Command, StartArguments};
 use crate::codex;
-use crate::config::{Config, Settings};
 use context::CommandContext;
 use failure::Failure;
 use runtime::runtime;
 
-/// Runs the command of a parsed command line.
-pub fn run(invocation: Invocation) -> ExitCode {
-    let outcome = match invocation {
-        Invocation::Start { settings, json, run_once, demo } => {
-            let config = if demo { demo::config(&settings) } else { config::resolve(&settings) };
-            config.and_then(|config| start::run(config, json, run_once))
+/// Runs a subcommand.
+pub fn run(command: Command) -> ExitCode {
+    let outcome = match command {
+        Command::Start(arguments) => {
+            let StartArguments { daemon, run_once, demo } = arguments;
+            let config = if demo { demo::config(daemon.settings) } else { config::resolve(daemon.settings) };
+            config.and_then(|config| start::run(config, daemon.json, run_once))
         }
-        Invocation::Status { settings, json } => {
-            config::resolve(&settings).and_then(|config| status::run(&config, json))
+        Command::Status(arguments) => {
+            config::resolve(arguments.settings).and_then(|config| status::run(&config, arguments.json))
         }
-        Invocation::Config { settings, json } => {
-            config::resolve(&settings).and_then(|config| config::run(&config, json))
+        Command::Config(arguments) => {
+            config::resolve(arguments.settings).and_then(|config| config::run(&config, arguments.json))
         }
-        Invocation::Backup { settings, json, directory } => {
-            config::resolve(&settings).and_then(|config| backup::run(&config, json, &directory))
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
+        Command::Service(arguments) => config::resolve(arguments.daemon.settings)
+            .and_then(|config| service::run(&config, arguments.action, arguments.daemon.json)),
+        Command::Doctor(arguments) => {
+            config::resolve(arguments.settings).and_then(|config| doctor::run(config, arguments.json))
         }
-        Invocation::Token { settings, json, replace } => {
-            config::resolve(&settings).and_then(|config| token::run(&config, json, replace))
+        Command::Smoke(arguments) => smoke::run(arguments.settings, arguments.json),
+        Command::Ask(arguments) => {
+            let client = arguments.client.clone();
+            run_client_command(&client, async |context| ask::run(context, arguments).await)
         }
-        Invocation::Service { action, settings, json } => {
-            config::resolve(&settings).and_then(|config| service::run(&config, action, json))
+        Command::Sessions(arguments) => {
+            run_client_command(&arguments.client, async |context| sessions::run(context, arguments.all).await)
         }
-        Invocation::Doctor { settings, json } => {
-            config::resolve(&settings).and_then(|config| doctor::run(config, json))
+        Command::Follow(arguments) => {
+            let client = arguments.client.clone();
+            run_client_command(&client, async |context| {
+                follow::run(context, arguments.session, arguments.types, arguments.after).await
+            })
         }
-        Invocation::Smoke { settings, json } => smoke::run(&settings, json),
-        Invocation::Client { settings, json, command } => config::resolve(&settings)
-            .and_then(|config| run_client_command(&config, &settings, json, command)),
-        Invocation::Completions { shell } => {
+        Command::Requests(arguments) => run_client_command(&arguments.client, async |context| {
+            requests::list(context, arguments.all).await
+        }),
+        Command::Approve(arguments) => {
+            let client = arguments.client.clone();
+            run_client_command(&client, async |context| requests::approve(context, arguments).await)
+        }
+        Command::Decline(arguments) => {
+            let client = arguments.client.clone();
+            run_client_command(&client, async |context| requests::decline(context, arguments).await)
+        }
+        Command::Interrupt(arguments) => run_client_command(&arguments.client, async |context| {
+            interrupt::run(context, arguments.session.clone()).await
+        }),
+        Command::ResumeQueue(arguments) => run_client_command(&arguments.client, async |context| {
+            resume_queue::run(context, &arguments.session).await
+        }),
+        Command::Close(arguments) => run_client_command(&arguments.client, async |context| {
+            close::run(context, &arguments.session, arguments.interrupt).await
+        }),
+        Command::Completions { shell } => {
             let script = cli::completions(shell);
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
-        Invocation::Guard { instance } => return codex::run_guard(&instance),
-        Invocation::DemoAppServer { store } => return crate::demo::run(store),
+        Command::Guard { instance } => return codex::run_guard(&instance),
+        Command::DemoAppServer { store } => return crate::demo::run(store),
     };
     outcome.unwrap_or_else(|failure| failed(&failure))
 }
 
 /// Runs a command that asks the running daemon for something.
 fn run_client_command(
-    config: &Config,
-    settings: &Settings,
-    json: bool,
-    command: ClientCommand,
+    arguments: &ClientArguments,
+    run: impl AsyncFnOnce(&CommandContext) -> Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let context = CommandContext::new(config, settings, json);
+    let context = CommandContext::new(arguments);
     let runtime = runtime()?;
-    let outcome = runtime.block_on(async {
-        match command {
-            ClientCommand::Ask(options) => ask::run(&context, options).await,
-            ClientCommand::Sessions { all } => sessions::run(&context, all).await,
-            ClientCommand::Follow { session, types, after } => {
-                follow::run(&context, session, types, after).await
-            }
-            ClientCommand::Requests { all } => requests::list(&context, all).await,
-            ClientCommand::Answer { request, answer } => requests::answer(&context, request, &answer).await,
-            ClientCommand::Interrupt { session } => interrupt::run(&context, session).await,
-            ClientCommand::ResumeQueue { session } => resume_queue::run(&context, &session).await,
-            ClientCommand::Close { session, interrupt } => close::run(&context, &session, interrupt).await,
-        }
-    });
+    let outcome = runtime.block_on(run(&context));
     // A blocked task must not keep the process.
     runtime.shutdown_background();
     outcome

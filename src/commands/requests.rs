@@ -11,8 +11,9 @@ use super::questions;
 use super::terminal::{
     Column, OutputTarget, Overflow, sanitize_and_indent, sanitize_for_terminal, table, table_with_gap,
 };
-use crate::cli::Answer;
+use crate::cli::{ApproveArguments, DeclineArguments};
 use crate::client::percent_encode;
+use crate::codex::protocol::decisions;
 use crate::commands::context::CommandContext;
 use crate::commands::format;
 
@@ -70,8 +71,39 @@ fn row(request: &Value, now: Timestamp) -> Vec<String> {
     vec![text("requestId"), text("sessionId"), state, age, format::request(request)]
 }
 
+/// An answer to a request of Codex.
+#[derive(Debug)]
+enum Answer {
+    /// One of the decisions offered: its name or its JSON text.
+    Decision(String),
+    /// One answer per question.
+    Words(Vec<String>),
+    /// The whole result in the format of the app-server, as JSON.
+    Result(String),
+}
+
+pub(crate) async fn approve(
+    context: &CommandContext,
+    arguments: ApproveArguments,
+) -> Result<ExitCode, Failure> {
+    let given = match arguments.result {
+        Some(result) => Answer::Result(result),
+        None if !arguments.answers.is_empty() => Answer::Words(arguments.answers),
+        None => Answer::Decision(arguments.decision),
+    };
+    answer(context, arguments.request, &given).await
+}
+
+pub(crate) async fn decline(
+    context: &CommandContext,
+    arguments: DeclineArguments,
+) -> Result<ExitCode, Failure> {
+    let decision = if arguments.cancel { decisions::CANCEL } else { decisions::DECLINE };
+    answer(context, arguments.request, &Answer::Decision(decision.to_owned())).await
+}
+
 /// Answers a request, or the only pending one.
-pub(crate) async fn answer(
+async fn answer(
     context: &CommandContext,
     request_id: Option<String>,
     answer: &Answer,

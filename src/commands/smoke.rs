@@ -16,7 +16,7 @@ use super::start::Running;
 use super::{demo, output};
 use crate::client::DaemonClient;
 use crate::codex::protocol::values::TURN_COMPLETED;
-use crate::config::{Config, LocalApiBase, Settings, settings};
+use crate::config::{Config, LocalApiBase, Settings};
 use crate::daemon::SnapshotView;
 
 /// The number of deltas in the answer of the demo to `hello`.
@@ -41,10 +41,10 @@ impl Check {
     }
 }
 
-pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(settings: Settings, json: bool) -> Result<ExitCode, Failure> {
     let began = Instant::now();
     let directory = create_directory()?;
-    let config = config(given, &directory)?;
+    let config = config(settings, &directory)?;
     let (checks, snapshot) = runtime()?.block_on(run_daemon(config))?;
     let ok = checks.iter().all(|check| check.status == "ok");
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -85,33 +85,21 @@ fn create_directory() -> Result<PathBuf, Failure> {
 }
 
 /// The given settings, changed to use this directory and the demo app-server.
-fn config(given: &Settings, directory: &Path) -> Result<Config, Failure> {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let mut settings = Settings::default();
-    for kept in [&settings::NODE_ID, &settings::EVENT_CACHE_SIZE, &settings::EVENT_STREAM_PATH] {
-        for value in given.values(kept) {
-            settings.add(kept, value);
-        }
-    }
-    let settings = settings
-        .with(&settings::REPO_ROOT, text(directory))
-        .with(&settings::LOGS_DIR, text(&directory.join("logs")))
-        .with(&settings::STATE_DIR, text(&directory.join("state")))
-        .with(&settings::LOCAL_API_BASE, "http://127.0.0.1:0")
-        .with(&settings::MODE, "app-server")
-        .with(&settings::SERVER_CWD, text(directory));
-    let mut config = super::config::resolve(&demo::app_server(settings)?)?;
-    config.server.demo = true;
-    config.server.child_environment.codex_home = None;
+fn config(mut settings: Settings, directory: &Path) -> Result<Config, Failure> {
+    settings.paths.repo_root = Some(directory.to_owned());
+    settings.paths.logs_dir = Some(directory.join("logs"));
+    settings.paths.state_dir = Some(directory.join("state"));
+    settings.server.server_cwd = Some(directory.to_owned());
+    settings.service.local_api_base = LocalApiBase::parse("http://127.0.0.1:0").map_err(Failure::usage)?;
     // The client below sends no token.
-    config.service.auth_token_file = None;
-    Ok(config)
+    settings.service.auth.auth_token_file = None;
+    demo::resolve(settings)
 }
 
 /// Runs the daemon with one turn; returns the checks, and the snapshot after the stop.
 async fn run_daemon(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
     let paths = config.paths.clone();
-    let client = DaemonClient::new(&config, output::print_warning);
+    let client = DaemonClient::new(&config.service, output::print_warning);
     let running = Running::start(config).await?;
     let (turn, stream) = run_turn(&running, client).await;
     let status = running.stop().await;

@@ -72,11 +72,11 @@ impl Running {
     pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
         let directories =
             StateDirectories::take(&config).map_err(|error| Failure::usage(error.to_string()))?;
-        let token = config.service.auth_token_file.as_deref().map(TokenFile::open).transpose();
+        let token = config.service.auth.auth_token_file.as_deref().map(TokenFile::open).transpose();
         let token =
             token.map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))?;
         let listener = listen(&config.service.local_api_base)?;
-        limit_connections(&mut config.service.connections);
+        limit_connections(&mut config.http.connection_limit);
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("Failed to read the address of the listener: {error}.")))?;

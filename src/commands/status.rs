@@ -14,7 +14,7 @@ use crate::storage;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
-    match runtime()?.block_on(DaemonClient::new(config, output::print_warning).status()) {
+    match runtime()?.block_on(DaemonClient::new(&config.service, output::print_warning).status()) {
         Ok(mut status) => {
             if json {
                 status["running"] = true.into();

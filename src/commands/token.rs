@@ -8,20 +8,19 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output;
-use crate::config::Config;
+use crate::cli::TokenArguments;
 use crate::http::new_token;
 use crate::storage::Disk;
 
 /// The name of the file in the state directory, unless a setting names another path.
 const NAME: &str = "auth-token";
 
-pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &TokenArguments) -> Result<ExitCode, Failure> {
+    let (files, replace) = (&arguments.files, arguments.replace);
     let disk = Disk::default();
-    let path = match &config.service.auth_token_file {
-        Some(path) => path.clone(),
-        None => config.paths.state_dir.join(NAME),
-    };
-    let made = make(&disk, config, &path, replace);
+    let state_dir = files.paths.clone().resolve(&files.sources)?.state_dir;
+    let path = files.auth.auth_token_file.clone().unwrap_or_else(|| state_dir.join(NAME));
+    let made = make(&disk, &state_dir, &path, replace);
     made.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::new(format!(
             "{} exists and was not changed; --replace creates a new token, and the old one is rejected from \
@@ -30,7 +29,7 @@ pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode
         )),
         _ => Failure::new(format!("Failed to create {}: {error}.", path.display())),
     })?;
-    if json {
+    if files.json {
         output::print_json(&json!({ "ok": true, "path": path, "replaced": replace }))?;
     } else {
         output::print(&format!(
@@ -42,9 +41,9 @@ pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn make(disk: &Disk, config: &Config, path: &Path, replace: bool) -> io::Result<()> {
-    if path.parent() == Some(config.paths.state_dir.as_path()) {
-        disk.create_directory(&config.paths.state_dir)?;
+fn make(disk: &Disk, state_dir: &Path, path: &Path, replace: bool) -> io::Result<()> {
+    if path.parent() == Some(state_dir) {
+        disk.create_directory(state_dir)?;
     }
     let token = format!("{}\n", new_token()?);
     if replace { disk.replace(path, token.as_bytes()) } else { disk.create_secret(path, token.as_bytes()) }

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::redact::without_secrets;
 
+const NOT_A_URL: &str = "{} is not an absolute URL; use the form http://127.0.0.1:4319.";
+
 /// The address of the listener, from `--local-api-base`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalApiBase {
@@ -15,80 +17,47 @@ pub struct LocalApiBase {
     port: u16,
 }
 
-/// Why an address is rejected. The messages hide credentials and queries.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// Not an absolute URL.
-    #[error("{0:?} is not an absolute URL; use the form http://127.0.0.1:4319.")]
-    NotAUrl(String),
-    /// A scheme other than http.
-    #[error("the scheme of {0:?} is not http; codexd serves plain HTTP on loopback only.")]
-    NotHttp(String),
-    /// A user name or password before the host.
-    #[error("{0:?} contains credentials; remove everything up to the @.")]
-    Credentials(String),
-    /// Any host but the three allowed ones.
-    #[error(
-        "the host of {0:?} is not one of 127.0.0.1, [::1] and localhost; codexd listens on loopback only."
-    )]
-    NotLoopback(String),
-    /// A port that is not a number up to 65535.
-    #[error("the port of {0:?} is not a number from 0 to 65535.")]
-    Port(String),
-    /// A path after the host.
-    #[error("{0:?} contains a path; the address must end after the port.")]
-    Path(String),
-    /// A question mark, with or without a query after it.
-    #[error("{0:?} contains a query; the address must end after the port.")]
-    Query(String),
-    /// A number sign, with or without a fragment after it.
-    #[error("{0:?} contains a fragment; the address must end after the port.")]
-    Fragment(String),
-}
-
 impl LocalApiBase {
     /// Parses an address of the form `http://HOST[:PORT]`, with or without a final slash.
     ///
     /// Nothing is resolved or normalized: a host is one of three spellings or it is rejected, so that no interpretation
-    /// of a number or a name can leave this machine.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let shown = || without_secrets(text);
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| AddressError::NotAUrl(shown()))?;
+    /// of a number or a name can leave this machine. Libraries are not strict enough for that: `url` reads 127.1, 0x7f.1
+    /// and `http:\\127.0.0.1` as 127.0.0.1, and `http::Uri` takes the host of `http://[::1]evil.com` for `[::1]`. An
+    /// error is a sentence without secrets.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or_default();
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
         // A backslash is a slash for some parsers and part of the host for others.
-        if !is_scheme || rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
-            return Err(AddressError::NotAUrl(shown()));
-        }
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err(AddressError::NotHttp(shown()));
-        }
+        let is_url = is_scheme && !rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\');
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if authority.is_empty() {
-            return Err(AddressError::NotAUrl(shown()));
-        }
-        if authority.contains('@') {
-            return Err(AddressError::Credentials(shown()));
-        }
         let (host, port) = split_port(authority);
-        let ip = loopback(host).ok_or_else(|| AddressError::NotLoopback(shown()))?;
-        let port = match port {
-            None => 80,
-            Some(digits) => parse_port(digits).ok_or_else(|| AddressError::Port(shown()))?,
+        let ip: Option<IpAddr> = match host {
+            "127.0.0.1" => Some(Ipv4Addr::LOCALHOST.into()),
+            "[::1]" => Some(Ipv6Addr::LOCALHOST.into()),
+            // The name is never resolved: a changed hosts file must not move the listener.
+            name if name.eq_ignore_ascii_case("localhost") => Some(Ipv4Addr::LOCALHOST.into()),
+            _ => None,
         };
-        let (before_fragment, fragment) = tail.split_at(tail.find('#').unwrap_or(tail.len()));
-        let (path, query) =
-            before_fragment.split_at(before_fragment.find('?').unwrap_or(before_fragment.len()));
-        if !matches!(path, "" | "/") {
-            return Err(AddressError::Path(shown()));
-        }
-        if !query.is_empty() {
-            return Err(AddressError::Query(shown()));
-        }
-        if !fragment.is_empty() {
-            return Err(AddressError::Fragment(shown()));
-        }
-        Ok(Self { text: text.to_owned(), ip, port })
+        let before_fragment = tail.split('#').next().unwrap_or_default();
+        let path = before_fragment.split('?').next().unwrap_or_default();
+        let problem = match (ip, port.map_or(Some(80), parse_port)) {
+            _ if !is_url => NOT_A_URL,
+            _ if !scheme.eq_ignore_ascii_case("http") => {
+                "the scheme of {} is not http; codexd serves plain HTTP on loopback only."
+            }
+            _ if authority.is_empty() => NOT_A_URL,
+            _ if authority.contains('@') => "{} contains credentials; remove everything up to the @.",
+            (None, _) => {
+                "the host of {} is not one of 127.0.0.1, [::1] and localhost; codexd listens on loopback only."
+            }
+            (_, None) => "the port of {} is not a number from 0 to 65535.",
+            _ if !matches!(path, "" | "/") => "{} contains a path; the address must end after the port.",
+            _ if before_fragment.contains('?') => "{} contains a query; the address must end after the port.",
+            _ if tail.contains('#') => "{} contains a fragment; the address must end after the port.",
+            (Some(ip), Some(port)) => return Ok(Self { text: text.to_owned(), ip, port }),
+        };
+        Err(problem.replace("{}", &format!("{:?}", without_secrets(text))))
     }
 
     /// The address as given.
@@ -108,36 +77,21 @@ impl fmt::Display for LocalApiBase {
     }
 }
 
-/// Why a path cannot be that of the event stream.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StreamPathError {
-    /// No leading slash.
-    #[error("the path {0:?} does not begin with a slash.")]
-    NotAbsolute(String),
-    /// A query or a fragment.
-    #[error("the path {0:?} contains a query or a fragment; remove it.")]
-    QueryOrFragment(String),
-    /// White space.
-    #[error("the path {0:?} contains white space; remove it.")]
-    WhiteSpace(String),
-    /// A character that a client would escape or that the router reads as a pattern.
-    #[error("the path {0:?} contains {1:?}; use letters, digits, slashes and the characters - . _ ~ only.")]
-    Character(String, char),
-    /// An empty or dotted segment, which clients normalize away.
-    #[error("the path {0:?} contains an empty, a . or a .. segment; remove it.")]
-    Segment(String),
-    /// Only slashes.
-    #[error("the path {0:?} is the root; choose a path such as /v1/codexd/events.")]
-    Root(String),
-    /// The path of another route.
-    #[error("the path {0:?} is a route of codexd; choose a path such as /v1/codexd/events.")]
-    Reserved(String),
-    /// Letters that must not appear in the document of `/describe`.
-    #[error(
-        "the path {0:?} contains the letters {1:?}, which GET /describe must not show to clients of the retired batch \
-         modes; choose one such as /v1/codexd/events."
-    )]
-    Retired(String, &'static str),
+/// The host, including brackets, and what follows its colon.
+pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
+    let host_end = authority.rfind(']').unwrap_or(0);
+    match authority.split_at(host_end).1.find(':') {
+        Some(colon) => {
+            let (host, port) = authority.split_at(host_end + colon);
+            (host, port.strip_prefix(':'))
+        }
+        None => (authority, None),
+    }
+}
+
+/// `u16::from_str` alone would also accept a plus sign.
+pub(super) fn parse_port(digits: &str) -> Option<u16> {
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 /// The letters that the document of `/describe` never contains, in either case: clients would take them for the retired
@@ -156,69 +110,40 @@ pub const RESERVED_PATHS: &[&str] = &[
     "/v1/codexd/requests",
 ];
 
-/// Parses the path of the event stream and removes its trailing slashes.
+/// Parses the path of the event stream and removes its trailing slashes. An error is a sentence without secrets.
 ///
 /// Paths below one of [`RESERVED_PATHS`] are rejected too, because routes with parameters are there.
-pub fn parse_event_stream_path(text: &str) -> Result<String, StreamPathError> {
-    let given = || without_secrets(text);
-    if !text.starts_with('/') {
-        return Err(StreamPathError::NotAbsolute(given()));
-    }
-    if text.contains(['?', '#']) {
-        return Err(StreamPathError::QueryOrFragment(given()));
-    }
-    if text.contains(char::is_whitespace) {
-        return Err(StreamPathError::WhiteSpace(given()));
-    }
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '.' | '_' | '~');
-    if let Some(other) = text.chars().find(|c| !is_allowed(*c)) {
-        return Err(StreamPathError::Character(given(), other));
-    }
+pub fn parse_event_stream_path(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
-    if path.is_empty() {
-        return Err(StreamPathError::Root(given()));
-    }
-    if path.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
-        return Err(StreamPathError::Segment(given()));
-    }
+    let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '.' | '_' | '~');
     let is_reserved =
         |route: &&str| path.strip_prefix(*route).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if RESERVED_PATHS.iter().any(is_reserved) {
-        return Err(StreamPathError::Reserved(given()));
-    }
     let lowercase = path.to_ascii_lowercase();
-    if let Some(retired) = RETIRED.into_iter().find(|retired| lowercase.contains(retired)) {
-        return Err(StreamPathError::Retired(given(), retired));
-    }
-    Ok(path.to_owned())
-}
-
-/// The host, including brackets, and what follows its colon.
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    let host_end = authority.rfind(']').unwrap_or(0);
-    let (_, after_brackets) = authority.split_at(host_end);
-    match after_brackets.find(':') {
-        Some(colon) => {
-            let (host, port) = authority.split_at(host_end + colon);
-            (host, port.strip_prefix(':'))
-        }
-        None => (authority, None),
-    }
-}
-
-fn loopback(host: &str) -> Option<IpAddr> {
-    match host {
-        "127.0.0.1" => Some(Ipv4Addr::LOCALHOST.into()),
-        "[::1]" => Some(Ipv6Addr::LOCALHOST.into()),
-        // The name is never resolved: a changed hosts file must not move the listener.
-        name if name.eq_ignore_ascii_case("localhost") => Some(Ipv4Addr::LOCALHOST.into()),
-        _ => None,
-    }
-}
-
-/// `u16::from_str` alone would also accept a plus sign.
-fn parse_port(digits: &str) -> Option<u16> {
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+    let problem = if !text.starts_with('/') {
+        "does not begin with a slash."
+    } else if text.contains(['?', '#']) {
+        "contains a query or a fragment; remove it."
+    } else if text.contains(char::is_whitespace) {
+        "contains white space; remove it."
+    } else if let Some(other) = text.chars().find(|c| !is_allowed(c)) {
+        // A client would escape it, or the router reads it as a pattern.
+        &format!("contains {other:?}; use letters, digits, slashes and the characters - . _ ~ only.")
+    } else if path.is_empty() {
+        "is the root; choose a path such as /v1/codexd/events."
+    } else if path.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
+        // Clients normalize these away.
+        "contains an empty, a . or a .. segment; remove it."
+    } else if RESERVED_PATHS.iter().any(is_reserved) {
+        "is a route of codexd; choose a path such as /v1/codexd/events."
+    } else if let Some(retired) = RETIRED.into_iter().find(|retired| lowercase.contains(retired)) {
+        &format!(
+            "contains the letters {retired:?}, which GET /describe must not show to clients of the retired batch \
+             modes; choose one such as /v1/codexd/events."
+        )
+    } else {
+        return Ok(path.to_owned());
+    };
+    Err(format!("the path {:?} {problem}", without_secrets(text)))
 }
 
 #[cfg(test)]
@@ -245,77 +170,83 @@ mod tests {
 
     #[test]
     fn local_api_base_rejects_other_forms_with_specific_error() {
-        use AddressError as E;
-        type Case = (&'static str, fn(String) -> AddressError);
-        let cases: &[Case] = &[
-            ("", E::NotAUrl),
-            ("127.0.0.1", E::NotAUrl),
-            ("127.0.0.1:4319", E::NotAUrl),
-            ("localhost:4319", E::NotAUrl),
-            ("//127.0.0.1:4319", E::NotAUrl),
-            ("http:127.0.0.1", E::NotAUrl),
-            ("http:/127.0.0.1", E::NotAUrl),
-            ("http://", E::NotAUrl),
-            ("http:///", E::NotAUrl),
-            ("http:// 127.0.0.1", E::NotAUrl),
-            ("http://127.0.0.1 :4319", E::NotAUrl),
-            ("http://127.0.0.1:4319\n", E::NotAUrl),
-            ("http://127.0.0.1\\.evil.com", E::NotAUrl),
-            ("http://127.0.0.1\0", E::NotAUrl),
-            ("://127.0.0.1", E::NotAUrl),
-            ("1http://127.0.0.1", E::NotAUrl),
-            ("https://127.0.0.1:4319", E::NotHttp),
-            ("ws://127.0.0.1", E::NotHttp),
-            ("unix:///tmp/socket", E::NotHttp),
-            ("http://user:secret@127.0.0.1", E::Credentials),
-            ("http://127.0.0.1@evil.com", E::Credentials),
-            ("http://@127.0.0.1", E::Credentials),
-            ("http://127.0.0.1.evil.com", E::NotLoopback),
-            ("http://127.0.0.1.", E::NotLoopback),
-            ("http://127.1", E::NotLoopback),
-            ("http://127.0.0.2", E::NotLoopback),
-            ("http://0x7f.1", E::NotLoopback),
-            ("http://2130706433", E::NotLoopback),
-            ("http://0177.0.0.1", E::NotLoopback),
-            ("http://127.000.000.001", E::NotLoopback),
-            ("http://１２７.0.0.1", E::NotLoopback),
-            ("http://127%2e0.0.1", E::NotLoopback),
-            ("http://0.0.0.0:4319", E::NotLoopback),
-            ("http://localhost.", E::NotLoopback),
-            ("http://localhost.evil.com", E::NotLoopback),
-            ("http://locaIhost", E::NotLoopback),
-            ("http://evil.localhost", E::NotLoopback),
-            ("http://::1:4319", E::NotLoopback),
-            ("http://[::]:4319", E::NotLoopback),
-            ("http://[0:0:0:0:0:0:0:1]", E::NotLoopback),
-            ("http://[::ffff:127.0.0.1]", E::NotLoopback),
-            ("http://[::1%25lo0]", E::NotLoopback),
-            ("http://[127.0.0.1]", E::NotLoopback),
-            ("http://[::1", E::NotLoopback),
-            ("http://[::1]evil.com", E::NotLoopback),
-            ("http://[::1].evil.com:80", E::NotLoopback),
-            ("http://192.168.1.10:4319", E::NotLoopback),
-            ("http://:4319", E::NotLoopback),
-            ("http://127.0.0.1:", E::Port),
-            ("http://127.0.0.1:65536", E::Port),
-            ("http://127.0.0.1:-1", E::Port),
-            ("http://127.0.0.1:+80", E::Port),
-            ("http://127.0.0.1:http", E::Port),
-            ("http://127.0.0.1:80:81", E::Port),
-            ("http://[::1]:", E::Port),
-            ("http://127.0.0.1/v1", E::Path),
-            ("http://127.0.0.1//", E::Path),
-            ("http://127.0.0.1/@evil.com", E::Path),
-            ("http://127.0.0.1?", E::Query),
-            ("http://127.0.0.1/?token=secret", E::Query),
-            ("http://127.0.0.1#", E::Fragment),
-            ("http://127.0.0.1/#secret", E::Fragment),
+        const NOT_A_URL: &str = "is not an absolute URL;";
+        const NOT_HTTP: &str = "is not http;";
+        const CREDENTIALS: &str = "contains credentials;";
+        const NOT_LOOPBACK: &str = "is not one of 127.0.0.1, [::1] and localhost;";
+        const PORT: &str = "is not a number from 0 to 65535.";
+        const PATH: &str = "contains a path;";
+        const QUERY: &str = "contains a query;";
+        const FRAGMENT: &str = "contains a fragment;";
+        let cases = [
+            ("", NOT_A_URL),
+            ("127.0.0.1", NOT_A_URL),
+            ("127.0.0.1:4319", NOT_A_URL),
+            ("localhost:4319", NOT_A_URL),
+            ("//127.0.0.1:4319", NOT_A_URL),
+            ("http:127.0.0.1", NOT_A_URL),
+            ("http:/127.0.0.1", NOT_A_URL),
+            ("http://", NOT_A_URL),
+            ("http:///", NOT_A_URL),
+            ("http:// 127.0.0.1", NOT_A_URL),
+            ("http://127.0.0.1 :4319", NOT_A_URL),
+            ("http://127.0.0.1:4319\n", NOT_A_URL),
+            ("http://127.0.0.1\\.evil.com", NOT_A_URL),
+            ("http://127.0.0.1\0", NOT_A_URL),
+            ("://127.0.0.1", NOT_A_URL),
+            ("1http://127.0.0.1", NOT_A_URL),
+            ("https://127.0.0.1:4319", NOT_HTTP),
+            ("ws://127.0.0.1", NOT_HTTP),
+            ("unix:///tmp/socket", NOT_HTTP),
+            ("http://user:secret@127.0.0.1", CREDENTIALS),
+            ("http://127.0.0.1@evil.com", CREDENTIALS),
+            ("http://@127.0.0.1", CREDENTIALS),
+            ("http://127.0.0.1.evil.com", NOT_LOOPBACK),
+            ("http://127.0.0.1.", NOT_LOOPBACK),
+            ("http://127.1", NOT_LOOPBACK),
+            ("http://127.0.0.2", NOT_LOOPBACK),
+            ("http://0x7f.1", NOT_LOOPBACK),
+            ("http://2130706433", NOT_LOOPBACK),
+            ("http://0177.0.0.1", NOT_LOOPBACK),
+            ("http://127.000.000.001", NOT_LOOPBACK),
+            ("http://１２７.0.0.1", NOT_LOOPBACK),
+            ("http://127%2e0.0.1", NOT_LOOPBACK),
+            ("http://0.0.0.0:4319", NOT_LOOPBACK),
+            ("http://localhost.", NOT_LOOPBACK),
+            ("http://localhost.evil.com", NOT_LOOPBACK),
+            ("http://locaIhost", NOT_LOOPBACK),
+            ("http://evil.localhost", NOT_LOOPBACK),
+            ("http://::1:4319", NOT_LOOPBACK),
+            ("http://[::]:4319", NOT_LOOPBACK),
+            ("http://[0:0:0:0:0:0:0:1]", NOT_LOOPBACK),
+            ("http://[::ffff:127.0.0.1]", NOT_LOOPBACK),
+            ("http://[::1%25lo0]", NOT_LOOPBACK),
+            ("http://[127.0.0.1]", NOT_LOOPBACK),
+            ("http://[::1", NOT_LOOPBACK),
+            ("http://[::1]evil.com", NOT_LOOPBACK),
+            ("http://[::1].evil.com:80", NOT_LOOPBACK),
+            ("http://192.168.1.10:4319", NOT_LOOPBACK),
+            ("http://:4319", NOT_LOOPBACK),
+            ("http://127.0.0.1:", PORT),
+            ("http://127.0.0.1:65536", PORT),
+            ("http://127.0.0.1:-1", PORT),
+            ("http://127.0.0.1:+80", PORT),
+            ("http://127.0.0.1:http", PORT),
+            ("http://127.0.0.1:80:81", PORT),
+            ("http://[::1]:", PORT),
+            ("http://127.0.0.1/v1", PATH),
+            ("http://127.0.0.1//", PATH),
+            ("http://127.0.0.1/@evil.com", PATH),
+            ("http://127.0.0.1?", QUERY),
+            ("http://127.0.0.1/?token=secret", QUERY),
+            ("http://127.0.0.1#", FRAGMENT),
+            ("http://127.0.0.1/#secret", FRAGMENT),
         ];
         for (text, error) in cases {
             let refusal = LocalApiBase::parse(text).unwrap_err();
-            assert_eq!(refusal, error(without_secrets(text)), "{text}");
-            assert!(!refusal.to_string().contains("secret"), "{refusal}");
-            assert!(!refusal.to_string().contains('\n'), "{refusal}");
+            assert!(refusal.contains(error), "{text}: {refusal}");
+            assert!(refusal.contains(&format!("{:?}", without_secrets(text))), "{text}: {refusal}");
+            assert!(!refusal.contains("secret") && !refusal.contains('\n'), "{refusal}");
         }
     }
 
@@ -334,34 +265,33 @@ mod tests {
 
     #[test]
     fn event_stream_path_rejects_unroutable_paths() {
-        use StreamPathError as E;
-        let character = |text: &str, c| E::Character(text.to_owned(), c);
-        for (text, error) in [
-            ("events", E::NotAbsolute("events".into())),
-            ("http://x/", E::NotAbsolute("http://x/".into())),
-            ("/events?a", E::QueryOrFragment("/events?***".into())),
-            ("/events#a", E::QueryOrFragment("/events#***".into())),
-            ("/my events", E::WhiteSpace("/my events".into())),
-            ("/{id}", character("/{id}", '{')),
-            ("/:id", character("/:id", ':')),
-            ("/a*", character("/a*", '*')),
-            ("/%65vents", character("/%65vents", '%')),
-            ("/", E::Root("/".into())),
-            ("///", E::Root("///".into())),
-            ("//events", E::Segment("//events".into())),
-            ("/a/../healthz", E::Segment("/a/../healthz".into())),
-            ("/./events", E::Segment("/./events".into())),
-            ("/healthz", E::Reserved("/healthz".into())),
-            ("/describe/", E::Reserved("/describe/".into())),
-            ("/v1/codexd/status", E::Reserved("/v1/codexd/status".into())),
-            ("/v1/codexd/turn", E::Reserved("/v1/codexd/turn".into())),
-            ("/v1/codexd/sessions", E::Reserved("/v1/codexd/sessions".into())),
-            ("/v1/codexd/sessions/events", E::Reserved("/v1/codexd/sessions/events".into())),
-            ("/runs/exec", E::Retired("/runs/exec".into(), "runs")),
-            ("/v1/TrunSystem", E::Retired("/v1/TrunSystem".into(), "runs")),
-            ("/my-Executor", E::Retired("/my-Executor".into(), "exec")),
+        for (text, shown, error) in [
+            ("events", "events", "does not begin with a slash."),
+            ("http://x/", "http://x/", "does not begin with a slash."),
+            ("/events?a", "/events?***", "contains a query or a fragment;"),
+            ("/events#a", "/events#***", "contains a query or a fragment;"),
+            ("/my events", "/my events", "contains white space;"),
+            ("/{id}", "/{id}", "contains '{';"),
+            ("/:id", "/:id", "contains ':';"),
+            ("/a*", "/a*", "contains '*';"),
+            ("/%65vents", "/%65vents", "contains '%';"),
+            ("/", "/", "is the root;"),
+            ("///", "///", "is the root;"),
+            ("//events", "//events", "contains an empty, a . or a .. segment;"),
+            ("/a/../healthz", "/a/../healthz", "contains an empty, a . or a .. segment;"),
+            ("/./events", "/./events", "contains an empty, a . or a .. segment;"),
+            ("/healthz", "/healthz", "is a route of codexd;"),
+            ("/describe/", "/describe/", "is a route of codexd;"),
+            ("/v1/codexd/status", "/v1/codexd/status", "is a route of codexd;"),
+            ("/v1/codexd/turn", "/v1/codexd/turn", "is a route of codexd;"),
+            ("/v1/codexd/sessions", "/v1/codexd/sessions", "is a route of codexd;"),
+            ("/v1/codexd/sessions/events", "/v1/codexd/sessions/events", "is a route of codexd;"),
+            ("/runs/exec", "/runs/exec", "contains the letters \"runs\","),
+            ("/v1/TrunSystem", "/v1/TrunSystem", "contains the letters \"runs\","),
+            ("/my-Executor", "/my-Executor", "contains the letters \"exec\","),
         ] {
-            assert_eq!(parse_event_stream_path(text).unwrap_err(), error);
+            let refusal = parse_event_stream_path(text).unwrap_err();
+            assert!(refusal.starts_with(&format!("the path {shown:?} {error}")), "{refusal}");
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The configuration: flags override environment variables, which override defaults.
 //!
-//! [`Config`] is validated once, when a command starts, and does not change afterwards. This is the only module that
-//! reads the environment, through [`Environment`], so that tests can supply their own. Reading the settings may check
-//! that a directory exists, and creates nothing.
+//! `settings.rs` declares every setting for clap, which reads the flags and the environment variables. [`Config`] is
+//! validated once, when a command starts, and does not change afterwards. This is the only module that reads the
+//! environment. Reading the settings may check that a directory exists, and creates nothing.
 
 mod address;
 mod endpoint;
+mod environment;
 mod error;
 mod origin;
+mod parse;
 mod platform;
 mod program;
 mod redact;
@@ -18,17 +20,19 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 mod values;
+mod view;
 
-pub use address::{AddressError, LocalApiBase, RESERVED_PATHS, StreamPathError, parse_event_stream_path};
-pub use endpoint::{ChildStrategy, Endpoint, EndpointError, ServerEndpoint};
-pub use error::{ConfigError, ValueError};
-pub use origin::OriginError;
+pub use address::{LocalApiBase, RESERVED_PATHS, parse_event_stream_path};
+pub use endpoint::{ChildStrategy, Endpoint, ServerEndpoint};
+pub use environment::{Environment, has_blank_variable, no_color, variable_of};
+pub use error::ConfigError;
+pub use parse::{MODE, count};
 pub use platform::Platform;
 pub use program::find_program;
-pub use report::{ConfigReport, ConfigView, PathsView, ServerView, ServiceView};
+pub use report::{Report, ReportRow};
 pub use service_env::UserEnv;
-pub use settings::{Environment, ProcessEnvironment, Settings, Source};
-pub use values::{
-    ChildEnvironment, Config, LONG_VERSION, LimitsConfig, MAX_EVENT_CACHE_SIZE, Paths, ReportRow,
-    ServerConfig, ServerMode, ServiceConfig,
+pub use settings::{
+    AuthConfig, MAX_EVENT_CACHE_SIZE, PathSettings, ServiceConfig, Settings, Sources, ignore_variables,
 };
+pub use values::{ChildEnvironment, Config, LONG_VERSION, Paths, ServerConfig};
+pub use view::{ConfigView, PathsView, ServerView, ServiceView};

@@ -1,480 +1,327 @@
-//! The table of settings: flag, environment variable, default and help text of each.
+//! The settings: flag, environment variable, default, range and help text of each, declared at its field.
 //!
-//! A new setting needs one row here and one line in `resolve.rs`. The command line, the help and the report use the
-//! table.
+//! clap parses them; the doc comments are the help texts. [`Config::resolve`](super::Config::resolve) adds the defaults
+//! that depend on other settings or on the machine. A new setting is one field here; the help, the report and the
+//! service file follow from it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// One setting.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// The name in the report, and of the flag without its two dashes.
-    pub name: &'static str,
-    /// Whether there is a flag; otherwise only the environment variable sets it.
-    pub has_flag: bool,
-    /// The environment variable, read if the flag is not given.
-    pub variable: &'static str,
-    /// The value if neither flag nor environment variable is given.
-    pub default: DefaultValue,
-    /// The placeholder for the value in the help, such as `PATH`.
-    pub placeholder: &'static str,
-    /// The help text, as half a sentence.
-    pub purpose: &'static str,
-    /// Whether the flag may be repeated; its values are then taken literally, including leading dashes.
-    pub repeatable: bool,
-}
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches};
+use serde::{Serialize, Serializer};
 
-/// The default of a setting.
-#[derive(Debug, PartialEq, Eq)]
-pub enum DefaultValue {
-    /// A value that is parsed like a given one.
-    Text(&'static str),
-    /// A value that depends on the machine or on other settings, described for the help.
-    Described(&'static str),
-}
-
-impl DefaultValue {
-    /// The default as shown in the help.
-    pub fn description(&self) -> &'static str {
-        match self {
-            Self::Text(text) | Self::Described(text) => text,
-        }
-    }
-}
-
-/// `--repo-root`: moves state, logs and the working directory of the app-server into a repository.
-pub const REPO_ROOT: Setting = Setting {
-    name: "repo-root",
-    variable: "BAA_CODEXD_REPO_ROOT",
-    default: DefaultValue::Described("none"),
-    placeholder: "PATH",
-    purpose: "Repository that codexd serves; state and logs are then stored below it",
-    ..SINGLE
-};
-/// `--node-id`: the name of this machine.
-pub const NODE_ID: Setting = Setting {
-    name: "node-id",
-    variable: "BAA_NODE_ID",
-    default: DefaultValue::Text("mini-main"),
-    placeholder: "NAME",
-    purpose: "Name of this machine in the daemon's identity",
-    ..SINGLE
-};
-/// `--mode`: kept for existing scripts; there is one mode.
-pub const MODE: Setting = Setting {
-    name: "mode",
-    variable: "BAA_CODEXD_MODE",
-    default: DefaultValue::Text("app-server"),
-    placeholder: "MODE",
-    purpose: "How codexd talks to Codex; app-server is the only mode",
-    ..SINGLE
-};
-/// `--logs-dir`: the directory of the log files.
-pub const LOGS_DIR: Setting = Setting {
-    name: "logs-dir",
-    variable: "BAA_CODEXD_LOGS_DIR",
-    default: DefaultValue::Described(
-        "codexd in BAA_LOGS_DIR, else logs/codexd in the repository, else the per-user log directory",
-    ),
-    placeholder: "PATH",
-    purpose: "Directory of the event log and the app-server's output",
-    ..SINGLE
-};
-/// `--state-dir`: the directory of the state files.
-pub const STATE_DIR: Setting = Setting {
-    name: "state-dir",
-    variable: "BAA_CODEXD_STATE_DIR",
-    default: DefaultValue::Described(
-        "codexd in BAA_STATE_DIR, else state/codexd in the repository, else the per-user state directory",
-    ),
-    placeholder: "PATH",
-    purpose: "Directory of the state files: identity, sessions and others",
-    ..SINGLE
-};
-/// `--local-api-base`: the address of the listener.
-pub const LOCAL_API_BASE: Setting = Setting {
-    name: "local-api-base",
-    variable: "BAA_CODEXD_LOCAL_API_BASE",
-    default: DefaultValue::Text("http://127.0.0.1:4319"),
-    placeholder: "URL",
-    purpose: "Loopback address of the HTTP service; port 0 picks a free port",
-    ..SINGLE
-};
-/// `--event-stream-path`: the path of the event stream.
-pub const EVENT_STREAM_PATH: Setting = Setting {
-    name: "event-stream-path",
-    variable: "BAA_CODEXD_EVENT_STREAM_PATH",
-    default: DefaultValue::Text("/v1/codexd/events"),
-    placeholder: "PATH",
-    purpose: "Path of the event WebSocket",
-    ..SINGLE
-};
-/// `--allowed-origin`: the origins of web pages that may use codexd besides its own.
-pub const ALLOWED_ORIGINS: Setting = Setting {
-    name: "allowed-origin",
-    variable: "BAA_CODEXD_ALLOWED_ORIGINS",
-    default: DefaultValue::Described("none"),
-    placeholder: "ORIGIN",
-    purpose: "Origin of web pages that may use codexd, such as http://localhost:5173; may be repeated; the environment \
-              variable takes a JSON array or words separated by spaces",
-    repeatable: true,
-    ..SINGLE
-};
-/// `--auth-token-file`: the file of the token that every request needs.
-pub const AUTH_TOKEN_FILE: Setting = Setting {
-    name: "auth-token-file",
-    variable: "BAA_CODEXD_AUTH_TOKEN_FILE",
-    default: DefaultValue::Described("none; requests need no token"),
-    placeholder: "PATH",
-    purpose: "File with the token that every request except / and /healthz needs; \"codexd token\" creates it",
-    ..SINGLE
-};
-/// `--connection-limit`: the maximum number of connections.
-pub const CONNECTION_LIMIT: Setting = Setting {
-    name: "connection-limit",
-    variable: "BAA_CODEXD_CONNECTION_LIMIT",
-    default: DefaultValue::Text("256"),
-    placeholder: "COUNT",
-    purpose: "Maximum number of connections, including event streams",
-    ..SINGLE
-};
-/// `--websocket-limit`: the maximum number of WebSockets.
-pub const WEBSOCKET_LIMIT: Setting = Setting {
-    name: "websocket-limit",
-    variable: "BAA_CODEXD_WEBSOCKET_LIMIT",
-    default: DefaultValue::Text("64"),
-    placeholder: "COUNT",
-    purpose: "Maximum number of WebSockets",
-    ..SINGLE
-};
-/// `--body-limit`: the maximum size of a request body.
-pub const BODY_LIMIT: Setting = Setting {
-    name: "body-limit",
-    variable: "BAA_CODEXD_BODY_LIMIT",
-    default: DefaultValue::Text("16777216"),
-    placeholder: "BYTES",
-    purpose: "Maximum size of a request body; prompts with images are large",
-    ..SINGLE
-};
-/// `--server-endpoint`: the endpoint of an external app-server.
-pub const SERVER_ENDPOINT: Setting = Setting {
-    name: "server-endpoint",
-    variable: "BAA_CODEXD_SERVER_ENDPOINT",
-    default: DefaultValue::Text("stdio://codex-app-server"),
-    placeholder: "URL",
-    purpose: "Endpoint of an external app-server (ws, wss, http, https or unix); only a label if it is spawned",
-    ..SINGLE
-};
-/// `--server-strategy`: whether codexd starts the app-server.
-pub const SERVER_STRATEGY: Setting = Setting {
-    name: "server-strategy",
-    variable: "BAA_CODEXD_SERVER_STRATEGY",
-    default: DefaultValue::Text("spawn"),
-    placeholder: "STRATEGY",
-    purpose: "spawn: start the app-server; external: connect to a running one",
-    ..SINGLE
-};
-/// `--server-command`: the program of the app-server.
-pub const SERVER_COMMAND: Setting = Setting {
-    name: "server-command",
-    variable: "BAA_CODEXD_SERVER_COMMAND",
-    default: DefaultValue::Text("codex"),
-    placeholder: "COMMAND",
-    purpose: "Program to start: a name to look up in PATH, or a path",
-    ..SINGLE
-};
-/// `--server-arg`: the arguments of that program.
-pub const SERVER_ARGS: Setting = Setting {
-    name: "server-arg",
-    variable: "BAA_CODEXD_SERVER_ARGS",
-    default: DefaultValue::Text("app-server"),
-    placeholder: "ARGUMENT",
-    purpose: "Argument of that program; may be repeated; the environment variable takes a JSON array or words separated \
-              by spaces",
-    repeatable: true,
-    ..SINGLE
-};
-/// `--server-cwd`: the working directory of that program.
-pub const SERVER_CWD: Setting = Setting {
-    name: "server-cwd",
-    variable: "BAA_CODEXD_SERVER_CWD",
-    default: DefaultValue::Described("the repository, else the home directory"),
-    placeholder: "PATH",
-    purpose: "Working directory of that program",
-    ..SINGLE
-};
-/// `--event-cache-size`: how many events `recent-events.json` and the hello frame of the WebSocket contain.
-pub const EVENT_CACHE_SIZE: Setting = Setting {
-    name: "event-cache-size",
-    variable: "BAA_CODEXD_EVENT_CACHE_SIZE",
-    default: DefaultValue::Text("50"),
-    placeholder: "COUNT",
-    purpose: "Number of recent events to cache, 1 to 10000",
-    ..SINGLE
-};
-/// `--event-segment-bytes`: when the event log starts a new segment.
-pub const EVENT_SEGMENT_BYTES: Setting = Setting {
-    name: "event-segment-bytes",
-    variable: "BAA_CODEXD_EVENT_SEGMENT_BYTES",
-    default: DefaultValue::Text("33554432"),
-    placeholder: "BYTES",
-    purpose: "Size at which the event log starts a new segment file",
-    ..SINGLE
-};
-/// `--event-log-bytes`: the maximum size of the whole event log.
-pub const EVENT_LOG_BYTES: Setting = Setting {
-    name: "event-log-bytes",
-    variable: "BAA_CODEXD_EVENT_LOG_BYTES",
-    default: DefaultValue::Text("536870912"),
-    placeholder: "BYTES",
-    purpose: "Maximum size of the event log; the oldest segment files are removed",
-    ..SINGLE
-};
-/// `--output-log-bytes`: when `stdout.log` and `stderr.log` are rotated.
-pub const OUTPUT_LOG_BYTES: Setting = Setting {
-    name: "output-log-bytes",
-    variable: "BAA_CODEXD_OUTPUT_LOG_BYTES",
-    default: DefaultValue::Text("33554432"),
-    placeholder: "BYTES",
-    purpose: "Size at which stdout.log and stderr.log are rotated; one older file of each is kept",
-    ..SINGLE
-};
-/// `--closed-session-limit`: how many closed sessions are kept.
-pub const CLOSED_SESSION_LIMIT: Setting = Setting {
-    name: "closed-session-limit",
-    variable: "BAA_CODEXD_CLOSED_SESSION_LIMIT",
-    default: DefaultValue::Text("1000"),
-    placeholder: "COUNT",
-    purpose: "Number of closed sessions to keep",
-    ..SINGLE
-};
-/// `--client-timeout`: how long a client of the event stream may accept no data.
-pub const CLIENT_TIMEOUT: Setting = Setting {
-    name: "client-timeout",
-    variable: "BAA_CODEXD_CLIENT_TIMEOUT",
-    default: DefaultValue::Text("30"),
-    placeholder: "SECONDS",
-    purpose: "How long a client of the event stream may not read before it is disconnected",
-    ..SINGLE
-};
-/// `--ping-interval`: the interval between pings on a WebSocket.
-pub const PING_INTERVAL: Setting = Setting {
-    name: "ping-interval",
-    variable: "BAA_CODEXD_PING_INTERVAL",
-    default: DefaultValue::Text("20"),
-    placeholder: "SECONDS",
-    purpose: "Interval between pings to WebSocket clients; a client that does not answer within it is disconnected",
-    ..SINGLE
-};
-/// `--drain-timeout`: how long running turns may continue after a stop was requested.
-pub const DRAIN_TIMEOUT: Setting = Setting {
-    name: "drain-timeout",
-    variable: "BAA_CODEXD_DRAIN_TIMEOUT",
-    default: DefaultValue::Text("5"),
-    placeholder: "SECONDS",
-    purpose: "How long running turns may continue when codexd stops, before they are interrupted",
-    ..SINGLE
-};
-/// `--stall-timeout`: after how long without activity a turn is reported as stalled.
-pub const STALL_TIMEOUT: Setting = Setting {
-    name: "stall-timeout",
-    variable: "BAA_CODEXD_STALL_TIMEOUT",
-    default: DefaultValue::Text("600"),
-    placeholder: "SECONDS",
-    purpose: "How long a turn may be silent before an event reports it as stalled, and again each time that time doubles",
-    ..SINGLE
-};
-/// `--request-timeout`: how long a request of the app-server waits for an answer.
-pub const REQUEST_TIMEOUT: Setting = Setting {
-    name: "request-timeout",
-    variable: "BAA_CODEXD_REQUEST_TIMEOUT",
-    default: DefaultValue::Text("600"),
-    placeholder: "SECONDS",
-    purpose: "How long a request of the app-server waits for an answer before it is declined",
-    ..SINGLE
-};
-/// `--start-timeout`: how long the app-server may take to start.
-pub const START_TIMEOUT: Setting = Setting {
-    name: "start-timeout",
-    variable: "BAA_CODEXD_START_TIMEOUT",
-    default: DefaultValue::Text("10"),
-    placeholder: "SECONDS",
-    purpose: "How long the app-server may take to answer initialize before it is restarted",
-    ..SINGLE
-};
-/// `--call-timeout`: how long the app-server may take to answer a call.
-pub const CALL_TIMEOUT: Setting = Setting {
-    name: "call-timeout",
-    variable: "BAA_CODEXD_CALL_TIMEOUT",
-    default: DefaultValue::Text("30"),
-    placeholder: "SECONDS",
-    purpose: "How long a client waits for the app-server's answer to a call; a session that is opened later is kept",
-    ..SINGLE
-};
-/// `--check-interval`: how long the app-server may be silent before its liveness is checked.
-pub const CHECK_INTERVAL: Setting = Setting {
-    name: "check-interval",
-    variable: "BAA_CODEXD_CHECK_INTERVAL",
-    default: DefaultValue::Text("30"),
-    placeholder: "SECONDS",
-    purpose: "How long the app-server may be silent before codexd checks that it responds",
-    ..SINGLE
-};
-/// `--line-cap`: the maximum size of a message of the app-server.
-pub const LINE_CAP: Setting = Setting {
-    name: "line-cap",
-    variable: "BAA_CODEXD_LINE_CAP",
-    default: DefaultValue::Text("67108864"),
-    placeholder: "BYTES",
-    purpose: "Maximum size of a message of the app-server; a longer one is skipped",
-    ..SINGLE
-};
-/// `BAA_CODEXD_LOG`: the filter of codexd's log on stderr; `RUST_LOG` is for the app-server, which inherits it.
-pub const LOG_FILTER: Setting = Setting {
-    name: "log-filter",
-    has_flag: false,
-    variable: "BAA_CODEXD_LOG",
-    default: DefaultValue::Text("info"),
-    placeholder: "FILTER",
-    purpose: "Filter of codexd's log on stderr",
-    ..SINGLE
+use super::address::LocalApiBase;
+use super::endpoint::{ChildStrategy, ServerEndpoint};
+use super::parse::{
+    MODE, address, command, count, directory, endpoint, mode, path, seconds, strategy, stream_path, text,
 };
 
-/// Every setting, in the order of the help and of the report.
-pub const ALL: &[&Setting] = &[
-    &REPO_ROOT,
-    &NODE_ID,
-    &MODE,
-    &LOGS_DIR,
-    &STATE_DIR,
-    &LOCAL_API_BASE,
-    &EVENT_STREAM_PATH,
-    &ALLOWED_ORIGINS,
-    &AUTH_TOKEN_FILE,
-    &CONNECTION_LIMIT,
-    &WEBSOCKET_LIMIT,
-    &BODY_LIMIT,
-    &SERVER_ENDPOINT,
-    &SERVER_STRATEGY,
-    &SERVER_COMMAND,
-    &SERVER_ARGS,
-    &SERVER_CWD,
-    &EVENT_CACHE_SIZE,
-    &EVENT_SEGMENT_BYTES,
-    &EVENT_LOG_BYTES,
-    &OUTPUT_LOG_BYTES,
-    &CLOSED_SESSION_LIMIT,
-    &CLIENT_TIMEOUT,
-    &PING_INTERVAL,
-    &DRAIN_TIMEOUT,
-    &STALL_TIMEOUT,
-    &REQUEST_TIMEOUT,
-    &START_TIMEOUT,
-    &CALL_TIMEOUT,
-    &CHECK_INTERVAL,
-    &LINE_CAP,
-    &LOG_FILTER,
-];
+/// The maximum of `--event-cache-size`: each hello frame of a WebSocket carries all these events.
+pub const MAX_EVENT_CACHE_SIZE: usize = 10_000;
 
-/// The log directory that several services share; codexd uses `codexd` inside it.
-pub(super) const SHARED_LOGS_DIR: &str = "BAA_LOGS_DIR";
-/// The state directory that several services share; codexd uses `codexd` inside it.
-pub(super) const SHARED_STATE_DIR: &str = "BAA_STATE_DIR";
+/// The environment variable of `--auth-token-file`.
+pub const AUTH_TOKEN_FILE: &str = "BAA_CODEXD_AUTH_TOKEN_FILE";
+/// The environment variable of `--server-arg`.
+pub const SERVER_ARGS: &str = "BAA_CODEXD_SERVER_ARGS";
+/// The environment variable of `--start-timeout`.
+pub const START_TIMEOUT: &str = "BAA_CODEXD_START_TIMEOUT";
+/// The filter of codexd's log on stderr, which has no flag; `RUST_LOG` is for the app-server, which inherits it.
+pub const LOG_FILTER: &str = "BAA_CODEXD_LOG";
 
-/// The fields that most rows have in common.
-const SINGLE: Setting = Setting {
-    name: "",
-    has_flag: true,
-    variable: "",
-    default: DefaultValue::Described(""),
-    placeholder: "",
-    purpose: "",
-    repeatable: false,
-};
-
-/// The flags given.
-///
-/// `Debug` shows their names and hides their values: an endpoint may contain a password.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// All settings of a daemon, as given.
+#[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Settings {
-    given: BTreeMap<&'static str, Vec<String>>,
+    // Must be the first field: clap takes the values of the others out of the matches.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(super) sources: Sources,
+    /// The directories.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub paths: PathSettings,
+    /// Name of this machine in the daemon's identity
+    #[arg(long, env = "BAA_NODE_ID", value_name = "NAME", default_value = "mini-main", value_parser = text,
+          help_heading = "General")]
+    pub node_id: String,
+    /// Number of recent events to cache, 1 to 10000
+    #[arg(long, env = "BAA_CODEXD_EVENT_CACHE_SIZE", value_name = "COUNT", default_value = "50",
+          value_parser = count::<usize>(1..=MAX_EVENT_CACHE_SIZE as u64), help_heading = "General")]
+    pub event_cache_size: usize,
+    /// How clients reach the daemon.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub service: ServiceConfig,
+    /// The rest of the HTTP service.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub http: HttpConfig,
+    /// The app-server.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub server: ServerSettings,
+    /// Sizes and timeouts.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub limits: LimitsConfig,
+}
+
+/// The directories, as given.
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "Paths")]
+#[serde(rename_all = "kebab-case")]
+pub struct PathSettings {
+    /// Repository that codexd serves; state and logs are then stored below it
+    ///
+    /// [default: none]
+    #[arg(long, env = "BAA_CODEXD_REPO_ROOT", value_name = "PATH", value_parser = path)]
+    #[serde(serialize_with = "as_text")]
+    pub repo_root: Option<PathBuf>,
+    /// Directory of the event log and the app-server's output
+    ///
+    /// [default: codexd in BAA_LOGS_DIR, else logs/codexd in the repository, else the per-user log directory]
+    #[arg(long, env = "BAA_CODEXD_LOGS_DIR", value_name = "PATH", value_parser = path)]
+    #[serde(serialize_with = "as_text")]
+    pub logs_dir: Option<PathBuf>,
+    /// Directory of the state files: identity, sessions and others
+    ///
+    /// [default: codexd in BAA_STATE_DIR, else state/codexd in the repository, else the per-user state directory]
+    #[arg(long, env = "BAA_CODEXD_STATE_DIR", value_name = "PATH", value_parser = path)]
+    #[serde(serialize_with = "as_text")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// How clients reach the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize)]
+#[command(next_help_heading = "HTTP")]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceConfig {
+    /// Loopback address of the HTTP service; port 0 picks a free port
+    #[arg(long, env = "BAA_CODEXD_LOCAL_API_BASE", value_name = "URL", default_value = "http://127.0.0.1:4319",
+          value_parser = address)]
+    #[serde(serialize_with = "as_display")]
+    pub local_api_base: LocalApiBase,
+    /// Path of the event WebSocket
+    #[arg(long, env = "BAA_CODEXD_EVENT_STREAM_PATH", value_name = "PATH", default_value = "/v1/codexd/events",
+          value_parser = stream_path)]
+    pub event_stream_path: String,
+    /// The token.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub auth: AuthConfig,
+}
+
+/// The token that requests need.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize)]
+#[command(next_help_heading = "HTTP")]
+#[serde(rename_all = "kebab-case")]
+pub struct AuthConfig {
+    /// File with the token that every request except / and /healthz needs; "codexd token" creates it
+    ///
+    /// [default: none; requests need no token]
+    #[arg(long, env = AUTH_TOKEN_FILE, value_name = "PATH", value_parser = path)]
+    #[serde(serialize_with = "as_text")]
+    pub auth_token_file: Option<PathBuf>,
+}
+
+/// The part of the HTTP service that its clients need not know.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize)]
+#[command(next_help_heading = "HTTP")]
+#[serde(rename_all = "kebab-case")]
+pub struct HttpConfig {
+    /// Origin of web pages that may use codexd, such as http://localhost:5173; may be repeated
+    ///
+    /// The environment variable takes a JSON array or words separated by spaces.
+    ///
+    /// [default: none]
+    #[arg(long, env = "BAA_CODEXD_ALLOWED_ORIGINS", value_name = "ORIGIN", allow_hyphen_values = true)]
+    pub allowed_origin: Vec<String>,
+    /// Maximum number of connections, including event streams
+    #[arg(long, env = "BAA_CODEXD_CONNECTION_LIMIT", value_name = "COUNT", default_value = "256",
+          value_parser = count::<usize>(1..=100_000))]
+    pub connection_limit: usize,
+    /// Maximum number of WebSockets
+    #[arg(long, env = "BAA_CODEXD_WEBSOCKET_LIMIT", value_name = "COUNT", default_value = "64",
+          value_parser = count::<usize>(0..=100_000))]
+    pub websocket_limit: usize,
+    /// Maximum size of a request body; prompts with images are large
+    #[arg(long, env = "BAA_CODEXD_BODY_LIMIT", value_name = "BYTES", default_value = "16777216",
+          value_parser = count::<usize>(1024..=1 << 30))]
+    pub body_limit: usize,
+}
+
+/// The app-server, as given.
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "App-server")]
+#[serde(rename_all = "kebab-case")]
+pub struct ServerSettings {
+    /// How codexd talks to Codex; app-server is the only mode
+    #[arg(long, env = "BAA_CODEXD_MODE", value_name = "MODE", default_value = MODE, value_parser = mode)]
+    pub mode: String,
+    /// Endpoint of an external app-server (ws, wss, http, https or unix)
+    ///
+    /// It is only a label if the app-server is spawned.
+    #[arg(long, env = "BAA_CODEXD_SERVER_ENDPOINT", value_name = "URL", default_value = "stdio://codex-app-server",
+          value_parser = endpoint)]
+    #[serde(serialize_with = "as_display")]
+    pub server_endpoint: ServerEndpoint,
+    /// spawn: start the app-server; external: connect to a running one
+    #[arg(long, env = "BAA_CODEXD_SERVER_STRATEGY", value_name = "STRATEGY", default_value = "spawn",
+          value_parser = strategy)]
+    pub server_strategy: ChildStrategy,
+    /// Program to start: a name to look up in PATH, or a path
+    #[arg(long, env = "BAA_CODEXD_SERVER_COMMAND", value_name = "COMMAND", default_value = "codex",
+          value_parser = command)]
+    pub server_command: String,
+    /// Argument of that program; may be repeated
+    ///
+    /// The environment variable takes a JSON array or words separated by spaces.
+    #[arg(long, env = SERVER_ARGS, value_name = "ARGUMENT", default_value = "app-server", allow_hyphen_values = true)]
+    pub server_arg: Vec<String>,
+    /// Working directory of that program
+    ///
+    /// [default: the repository, else the home directory]
+    #[arg(long, env = "BAA_CODEXD_SERVER_CWD", value_name = "PATH", value_parser = directory)]
+    #[serde(serialize_with = "as_text")]
+    pub server_cwd: Option<PathBuf>,
+}
+
+/// Sizes and timeouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args, Serialize)]
+#[command(next_help_heading = "Limits")]
+#[serde(rename_all = "kebab-case")]
+pub struct LimitsConfig {
+    /// Size at which the event log starts a new segment file
+    #[arg(long, env = "BAA_CODEXD_EVENT_SEGMENT_BYTES", value_name = "BYTES", default_value = "33554432",
+          value_parser = count::<u64>(4096..=1 << 30), help_heading = "Log")]
+    pub event_segment_bytes: u64,
+    /// Maximum size of the event log; the oldest segment files are removed
+    #[arg(long, env = "BAA_CODEXD_EVENT_LOG_BYTES", value_name = "BYTES", default_value = "536870912",
+          value_parser = count::<u64>(8192..=1 << 40), help_heading = "Log")]
+    pub event_log_bytes: u64,
+    /// Size at which stdout.log and stderr.log are rotated
+    ///
+    /// One older file of each is kept.
+    #[arg(long, env = "BAA_CODEXD_OUTPUT_LOG_BYTES", value_name = "BYTES", default_value = "33554432",
+          value_parser = count::<u64>(4096..=1 << 30), help_heading = "Log")]
+    pub output_log_bytes: u64,
+    /// Number of closed sessions to keep
+    #[arg(long, env = "BAA_CODEXD_CLOSED_SESSION_LIMIT", value_name = "COUNT", default_value = "1000",
+          value_parser = count::<usize>(0..=1_000_000))]
+    pub closed_session_limit: usize,
+    /// How long a client of the event stream may not read before it is disconnected
+    #[arg(long, env = "BAA_CODEXD_CLIENT_TIMEOUT", value_name = "SECONDS", default_value = "30",
+          value_parser = seconds(1..=3600))]
+    pub client_timeout: Duration,
+    /// Interval between pings to WebSocket clients
+    ///
+    /// A client that does not answer within it is disconnected.
+    #[arg(long, env = "BAA_CODEXD_PING_INTERVAL", value_name = "SECONDS", default_value = "20",
+          value_parser = seconds(1..=3600))]
+    pub ping_interval: Duration,
+    /// How long running turns may continue when codexd stops, before they are interrupted
+    #[arg(long, env = "BAA_CODEXD_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "5",
+          value_parser = seconds(0..=3600))]
+    pub drain_timeout: Duration,
+    /// How long a turn may be silent before an event reports it as stalled
+    ///
+    /// The event is repeated each time that time doubles.
+    #[arg(long, env = "BAA_CODEXD_STALL_TIMEOUT", value_name = "SECONDS", default_value = "600",
+          value_parser = seconds(1..=86_400))]
+    pub stall_timeout: Duration,
+    /// How long a request of the app-server waits for an answer before it is declined
+    #[arg(long, env = "BAA_CODEXD_REQUEST_TIMEOUT", value_name = "SECONDS", default_value = "600",
+          value_parser = seconds(1..=86_400))]
+    pub request_timeout: Duration,
+    /// How long the app-server may take to answer initialize before it is restarted
+    #[arg(long, env = START_TIMEOUT, value_name = "SECONDS", default_value = "10", value_parser = seconds(1..=3600))]
+    pub start_timeout: Duration,
+    /// How long a client waits for the app-server's answer to a call
+    ///
+    /// A session that is opened later is kept.
+    #[arg(long, env = "BAA_CODEXD_CALL_TIMEOUT", value_name = "SECONDS", default_value = "30",
+          value_parser = seconds(1..=3600))]
+    pub call_timeout: Duration,
+    /// How long the app-server may be silent before codexd checks that it responds
+    #[arg(long, env = "BAA_CODEXD_CHECK_INTERVAL", value_name = "SECONDS", default_value = "30",
+          value_parser = seconds(1..=3600))]
+    pub check_interval: Duration,
+    /// Maximum size of a message of the app-server; a longer one is skipped
+    #[arg(long, env = "BAA_CODEXD_LINE_CAP", value_name = "BYTES", default_value = "67108864",
+          value_parser = count::<usize>(1024..=1 << 30))]
+    pub line_cap: usize,
 }
 
 impl Settings {
-    /// Adds a value of a flag, after the existing ones.
-    pub fn add(&mut self, setting: &Setting, value: impl Into<String>) {
-        self.given.entry(setting.name).or_default().push(value.into());
+    /// Parses flags of settings; environment variables are ignored.
+    pub fn from_flags(
+        flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let command = ignore_variables(Self::declared().no_binary_name(true), &|_| true);
+        Self::from_arg_matches(&command.try_get_matches_from(flags)?)
     }
 
-    /// The same settings with one more value.
-    #[must_use]
-    pub fn with(mut self, setting: &Setting, value: impl Into<String>) -> Self {
-        self.add(setting, value);
-        self
-    }
-
-    /// The values of a flag, in order; empty if the flag was not given.
-    pub fn values(&self, setting: &Setting) -> &[String] {
-        self.given.get(setting.name).map_or(&[], Vec::as_slice)
-    }
-
-    /// The first setting that has a value.
-    pub fn first(&self) -> Option<&'static Setting> {
-        ALL.iter().copied().find(|setting| !self.values(setting).is_empty())
+    /// A command with the flags of all settings.
+    pub(super) fn declared() -> clap::Command {
+        Self::augment_args(clap::Command::default())
     }
 }
 
-impl fmt::Debug for Settings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.given.keys()).finish()
+/// Makes clap ignore the environment variables of these arguments.
+pub fn ignore_variables(command: clap::Command, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> clap::Command {
+    command.mut_args(|argument| match is_ignored(&argument) {
+        true => argument.env(None::<&'static str>),
+        false => argument,
+    })
+}
+
+/// Where clap found the value of each argument.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources(BTreeMap<String, ValueSource>);
+
+impl Sources {
+    /// The source of the setting with this flag, which is written without dashes.
+    pub(super) fn of(&self, name: &str) -> Option<ValueSource> {
+        self.0.get(&name.replace('-', "_")).copied()
+    }
+
+    /// Whether the flag was given.
+    pub fn has_flag(&self, name: &str) -> bool {
+        self.of(name) == Some(ValueSource::CommandLine)
     }
 }
 
-/// The source of environment variables, so that tests can supply their own.
-pub trait Environment {
-    /// The value of an environment variable, which need not be UTF-8; `None` if it is not set.
-    fn get(&self, name: &str) -> Option<OsString>;
-}
+impl Args for Sources {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
 
-/// The environment of this process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ProcessEnvironment;
-
-impl Environment for ProcessEnvironment {
-    fn get(&self, name: &str) -> Option<OsString> {
-        std::env::var_os(name)
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
     }
 }
 
-/// An environment for tests.
-impl Environment for BTreeMap<String, OsString> {
-    fn get(&self, name: &str) -> Option<OsString> {
-        BTreeMap::get(self, name).cloned()
+impl FromArgMatches for Sources {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let ids = matches.ids().map(clap::Id::as_str);
+        let sources = ids.filter_map(|id| Some((id.to_owned(), matches.value_source(id)?)));
+        Ok(Self(sources.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
-/// The source of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// A flag; the name has no dashes.
-    Flag(&'static str),
-    /// An environment variable.
-    Variable(&'static str),
-    /// The default.
-    Default,
-    /// A default that depends on this flag or environment variable.
-    DefaultFrom(&'static str),
+/// A current directory that is not UTF-8 can lead to such a path; JSON cannot contain it, so it is shown approximately.
+fn as_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_deref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(name) => write!(formatter, "--{name}"),
-            Self::Variable(name) => formatter.write_str(name),
-            Self::Default => formatter.write_str("default"),
-            Self::DefaultFrom(name) => write!(formatter, "default from {name}"),
-        }
-    }
+fn as_display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }

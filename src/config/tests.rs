@@ -1,42 +1,42 @@
 mod paths;
 
-use std::collections::BTreeMap;
+use std::error::Error;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::settings::{self, Setting};
 use super::*;
 
-/// A home directory and the other inputs of a configuration.
+/// A home directory and the other inputs of a configuration. `tests/it/cli/config.rs` has the tests of the environment
+/// variables of settings, which clap reads.
 struct Machine {
     home: tempfile::TempDir,
-    variables: BTreeMap<String, OsString>,
-    settings: Settings,
+    variables: Environment,
+    flags: Vec<String>,
     platform: Platform,
 }
 
 impl Machine {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let variables = BTreeMap::from([("HOME".to_owned(), home.path().as_os_str().to_owned())]);
-        Self { home, variables, settings: Settings::default(), platform: Platform::Xdg }
+        let variables = Environment::from([("HOME".into(), home.path().into())]);
+        Self { home, variables, flags: Vec::new(), platform: Platform::Xdg }
     }
 
     fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
-        self.variables.insert(name.to_owned(), value.into());
+        self.variables.insert(name.into(), value.into());
         self
     }
 
     fn without_home(mut self) -> Self {
-        self.variables.remove("HOME");
+        self.variables.remove("HOME".as_ref() as &std::ffi::OsStr);
         self
     }
 
-    fn flag(mut self, setting: &Setting, value: &str) -> Self {
-        self.settings.add(setting, value);
+    fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.push(format!("--{name}={value}"));
         self
     }
 
@@ -50,7 +50,7 @@ impl Machine {
     }
 
     fn resolve(&self) -> Result<Config, ConfigError> {
-        resolve::resolve(&self.settings, &self.variables, Path::new("/current"), self.platform)
+        resolve::resolve(Settings::from_flags(&self.flags).unwrap(), &self.variables, self.platform)
     }
 
     fn config(&self) -> Config {
@@ -58,14 +58,30 @@ impl Machine {
     }
 
     fn refusal(&self) -> String {
-        let refusal = self.resolve().unwrap_err().to_string();
+        let refusal = match Settings::from_flags(&self.flags) {
+            Ok(_) => self.resolve().unwrap_err().to_string(),
+            Err(error) => {
+                let flag = error.get(clap::error::ContextKind::InvalidArg).unwrap().to_string();
+                format!("{}: {}", flag.split(' ').next().unwrap(), error.source().unwrap())
+            }
+        };
         assert!(refusal.ends_with('.') && !refusal.contains('\n'), "not one sentence: {refusal}");
         refusal
     }
 }
 
-fn source_of(config: &Config, setting: &Setting) -> String {
-    config.report().settings.iter().find(|row| row.name == setting.name).unwrap().source.to_string()
+/// Every setting: its name and environment variable.
+fn all_settings() -> Vec<(String, String)> {
+    let rows = Machine::new().config().report.settings.into_iter();
+    rows.map(|row| (row.name, row.variable)).collect()
+}
+
+fn source_of(config: &Config, name: &str) -> String {
+    config.report.source(name).to_owned()
+}
+
+fn in_current_dir(path: &str) -> PathBuf {
+    std::env::current_dir().unwrap().join(path)
 }
 
 #[test]
@@ -78,7 +94,7 @@ fn config_uses_defaults_without_flags_and_variables() {
     assert_eq!(config.event_cache_size, 50);
     assert_eq!(config.service.local_api_base.as_str(), "http://127.0.0.1:4319");
     assert_eq!(config.service.event_stream_path, "/v1/codexd/events");
-    assert_eq!(config.server.mode, ServerMode::AppServer);
+    assert_eq!(config.view().server.mode, "app-server");
     assert_eq!(config.server.strategy, ChildStrategy::Spawn);
     assert_eq!(config.server.endpoint.to_string(), "stdio://codex-app-server");
     assert_eq!(config.server.endpoint.target(), &Endpoint::Stdio);
@@ -95,98 +111,66 @@ fn config_uses_defaults_without_flags_and_variables() {
 }
 
 #[test]
-fn config_prefers_flag_over_variable_over_default() {
-    // For each setting: a value for the environment variable, one for the flag, and both as the report shows them.
-    let cases: &[(&Setting, &str, &str, serde_json::Value, serde_json::Value)] = &[
-        (&settings::REPO_ROOT, "/usr", "/", json!("/usr"), json!("/")),
-        (&settings::NODE_ID, "one", "two", json!("one"), json!("two")),
-        (&settings::MODE, "app-server", " app-server ", json!("app-server"), json!("app-server")),
-        (&settings::LOGS_DIR, "/l1", "l2", json!("/l1"), json!("/current/l2")),
-        (&settings::STATE_DIR, "./s1/", "/s2//x/", json!("/current/s1"), json!("/s2/x")),
-        (
-            &settings::LOCAL_API_BASE,
-            "http://[::1]:1",
-            "http://localhost:0",
-            json!("http://[::1]:1"),
-            json!("http://localhost:0"),
-        ),
-        (&settings::EVENT_STREAM_PATH, "/a/", "/b", json!("/a"), json!("/b")),
-        (
-            &settings::ALLOWED_ORIGINS,
-            "http://a http://b",
-            "https://c",
-            json!(["http://a", "http://b"]),
-            json!(["https://c"]),
-        ),
-        (&settings::AUTH_TOKEN_FILE, "/t1", "t2", json!("/t1"), json!("/current/t2")),
-        (&settings::CONNECTION_LIMIT, "1", "2", json!(1), json!(2)),
-        (&settings::WEBSOCKET_LIMIT, "0", "1", json!(0), json!(1)),
-        (&settings::BODY_LIMIT, "1024", "2048", json!(1024), json!(2048)),
-        (&settings::SERVER_ENDPOINT, "stdio://a", "stdio://b", json!("stdio://a"), json!("stdio://b")),
-        (&settings::SERVER_STRATEGY, "spawn", "spawn", json!("spawn"), json!("spawn")),
-        (&settings::SERVER_COMMAND, "one", "bin/two", json!("one"), json!("/current/bin/two")),
-        (&settings::SERVER_ARGS, "a  --b", "--c d", json!(["a", "--b"]), json!(["--c d"])),
-        (&settings::SERVER_CWD, "/usr", "/", json!("/usr"), json!("/")),
-        (&settings::EVENT_CACHE_SIZE, "1", "10000", json!(1), json!(10000)),
-        (&settings::EVENT_SEGMENT_BYTES, "4096", "8192", json!(4096), json!(8192)),
-        (&settings::EVENT_LOG_BYTES, "8192", "16384", json!(8192), json!(16384)),
-        (&settings::OUTPUT_LOG_BYTES, "4096", "8192", json!(4096), json!(8192)),
-        (&settings::CLOSED_SESSION_LIMIT, "0", "5", json!(0), json!(5)),
-        (&settings::CLIENT_TIMEOUT, "1", "60", json!(1), json!(60)),
-        (&settings::PING_INTERVAL, "2", "3", json!(2), json!(3)),
-        (&settings::DRAIN_TIMEOUT, "0", "3", json!(0), json!(3)),
-        (&settings::STALL_TIMEOUT, "1", "3", json!(1), json!(3)),
-        (&settings::REQUEST_TIMEOUT, "1", "3", json!(1), json!(3)),
-        (&settings::START_TIMEOUT, "1", "60", json!(1), json!(60)),
-        (&settings::CALL_TIMEOUT, "1", "60", json!(1), json!(60)),
-        (&settings::CHECK_INTERVAL, "1", "60", json!(1), json!(60)),
-        (&settings::LINE_CAP, "1024", "2048", json!(1024), json!(2048)),
-        (&settings::LOG_FILTER, "debug", "", json!("debug"), json!("")),
+fn config_reads_flag_of_every_setting() {
+    let current = |path: &str| json!(in_current_dir(path));
+    // For each setting with a flag: a value, and the same as the report shows it.
+    let cases = [
+        ("repo-root", "/usr", json!("/usr")),
+        ("logs-dir", "l2", current("l2")),
+        ("state-dir", "/s2//x/", json!("/s2/x")),
+        ("node-id", " two ", json!("two")),
+        ("event-cache-size", "10000", json!(10000)),
+        ("local-api-base", "http://localhost:0", json!("http://localhost:0")),
+        ("event-stream-path", "/b/", json!("/b")),
+        ("auth-token-file", "./t2", current("t2")),
+        ("allowed-origin", "https://c", json!(["https://c"])),
+        ("connection-limit", "1", json!(1)),
+        ("websocket-limit", "0", json!(0)),
+        ("body-limit", "1024", json!(1024)),
+        ("mode", " app-server ", json!("app-server")),
+        ("server-endpoint", " stdio://b", json!("stdio://b")),
+        ("server-strategy", " spawn ", json!("spawn")),
+        ("server-command", "bin/two", current("bin/two")),
+        ("server-arg", "--c d", json!(["--c d"])),
+        ("server-cwd", "/", json!("/")),
+        ("event-segment-bytes", " 4096", json!(4096)),
+        ("event-log-bytes", "8192", json!(8192)),
+        ("output-log-bytes", "4096", json!(4096)),
+        ("closed-session-limit", "0", json!(0)),
+        ("client-timeout", "1", json!(1)),
+        ("ping-interval", "2", json!(2)),
+        ("drain-timeout", "0", json!(0)),
+        ("stall-timeout", "1", json!(1)),
+        ("request-timeout", "1", json!(1)),
+        ("start-timeout", "1", json!(1)),
+        ("call-timeout", "1", json!(1)),
+        ("check-interval", "1", json!(1)),
+        ("line-cap", "1024", json!(1024)),
     ];
-    let covered: Vec<_> = cases.iter().map(|case| case.0.name).collect();
-    let existing: Vec<_> = settings::ALL.iter().map(|setting| setting.name).collect();
-    assert_eq!(covered, existing, "a new setting needs a case here");
+    let covered: Vec<_> = cases.iter().map(|case| case.0).chain(["log-filter"]).collect();
+    let existing: Vec<_> = all_settings().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(covered, existing, "a new setting needs a case here and in tests/it/cli/config.rs");
 
-    for (setting, in_variable, in_flag, variable_shown, flag_shown) in cases {
-        let row = |machine: &Machine| {
-            let config = machine.config();
-            let row = config.report().settings.iter().find(|row| row.name == setting.name).unwrap().clone();
-            (row.value, row.source.to_string())
-        };
-        let machine = Machine::new().variable(setting.variable, *in_variable);
-        assert_eq!(row(&machine), (variable_shown.clone(), setting.variable.to_owned()));
-        if setting.has_flag {
-            let machine = machine.flag(setting, in_flag);
-            assert_eq!(row(&machine), (flag_shown.clone(), format!("--{}", setting.name)));
-        }
-        for blank in ["", "  ", "\n"] {
-            let (_, source) = row(&Machine::new().variable(setting.variable, blank));
-            assert!(source.starts_with("default"), "{source}");
-        }
+    for (name, value, shown) in cases {
+        let config = Machine::new().flag(name, value).config();
+        let row = config.report.settings.into_iter().find(|row| row.name == name).unwrap();
+        assert_eq!((row.value, row.source), (shown, format!("--{name}")));
     }
-}
-
-#[test]
-fn config_report_lists_every_setting_once_in_order() {
-    let config = Machine::new().config();
-    let names: Vec<_> = config.report().settings.iter().map(|row| row.name).collect();
-    let expected: Vec<_> = settings::ALL.iter().map(|setting| setting.name).collect();
-    assert_eq!(names, expected);
 }
 
 #[test]
 fn settings_have_unique_names_variables_and_purposes() {
-    for texts in [
-        settings::ALL.iter().map(|setting| setting.name).collect::<Vec<_>>(),
-        settings::ALL.iter().map(|setting| setting.variable).collect(),
-        settings::ALL.iter().map(|setting| setting.purpose).collect(),
-    ] {
+    let (names, variables): (Vec<_>, Vec<_>) = all_settings().into_iter().unzip();
+    let declared = Settings::declared();
+    let purposes = declared.get_arguments().map(|argument| argument.get_help().unwrap().to_string());
+    for texts in [names, variables, purposes.collect()] {
         let mut distinct = texts.clone();
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), texts.len());
-        assert!(!distinct.contains(&""));
+        assert!(!distinct.contains(&String::new()));
     }
+    declared.debug_assert();
 }
 
 #[test]
@@ -196,12 +180,12 @@ fn config_directories_follow_platform() {
     let config = machine.config();
     assert_eq!(config.paths.state_dir, home.join(".local/state/codexd"));
     assert_eq!(config.paths.logs_dir, home.join(".local/state/codexd/logs"));
-    assert_eq!(source_of(&config, &settings::STATE_DIR), "default from HOME");
+    assert_eq!(source_of(&config, "state-dir"), "default from HOME");
 
     let config = machine.variable("XDG_STATE_HOME", "/xdg").config();
     assert_eq!(config.paths.state_dir, Path::new("/xdg/codexd"));
     assert_eq!(config.paths.logs_dir, Path::new("/xdg/codexd/logs"));
-    assert_eq!(source_of(&config, &settings::LOGS_DIR), "default from XDG_STATE_HOME");
+    assert_eq!(source_of(&config, "logs-dir"), "default from XDG_STATE_HOME");
 
     let machine = Machine::new().on(Platform::MacOs).variable("XDG_STATE_HOME", "/xdg");
     let config = machine.config();
@@ -213,31 +197,28 @@ fn config_directories_follow_platform() {
 fn config_directories_are_in_repository_if_set() {
     let repository = tempfile::tempdir().unwrap();
     let root = repository.path().to_str().unwrap();
-    let machine = Machine::new().variable("BAA_CODEXD_REPO_ROOT", root);
-    let config = machine.config();
+    let config = Machine::new().flag("repo-root", root).config();
     assert_eq!(config.paths.repo_root.as_deref(), Some(repository.path()));
     assert_eq!(config.paths.state_dir, repository.path().join("state/codexd"));
     assert_eq!(config.paths.logs_dir, repository.path().join("logs/codexd"));
     assert_eq!(config.server.cwd, repository.path());
-    assert_eq!(source_of(&config, &settings::STATE_DIR), "default from BAA_CODEXD_REPO_ROOT");
-    let config = Machine::new().flag(&settings::REPO_ROOT, root).config();
-    assert_eq!(source_of(&config, &settings::SERVER_CWD), "default from --repo-root");
+    assert_eq!(source_of(&config, "state-dir"), "default from --repo-root");
+    assert_eq!(source_of(&config, "server-cwd"), "default from --repo-root");
     assert_eq!(std::fs::read_dir(repository.path()).unwrap().count(), 0, "resolving must create nothing");
 }
 
 #[test]
 fn config_shared_directories_yield_to_own_settings() {
     let machine = Machine::new()
-        .flag(&settings::REPO_ROOT, "/usr")
+        .flag("repo-root", "/usr")
         .variable("BAA_LOGS_DIR", "/shared/logs/")
         .variable("BAA_STATE_DIR", "shared/state");
     let config = machine.config();
     assert_eq!(config.paths.logs_dir, Path::new("/shared/logs/codexd"));
-    assert_eq!(config.paths.state_dir, Path::new("/current/shared/state/codexd"));
-    assert_eq!(source_of(&config, &settings::LOGS_DIR), "BAA_LOGS_DIR");
+    assert_eq!(config.paths.state_dir, in_current_dir("shared/state/codexd"));
+    assert_eq!(source_of(&config, "logs-dir"), "BAA_LOGS_DIR");
 
-    let config =
-        machine.variable("BAA_CODEXD_LOGS_DIR", "/own").flag(&settings::STATE_DIR, "/state").config();
+    let config = machine.flag("logs-dir", "/own").flag("state-dir", "/state").config();
     assert_eq!(config.paths.logs_dir, Path::new("/own"));
     assert_eq!(config.paths.state_dir, Path::new("/state"));
 }
@@ -266,11 +247,11 @@ fn config_without_home_names_what_to_set() {
     for platform in [Platform::Xdg, Platform::MacOs] {
         let machine = Machine::new().without_home().on(platform);
         assert!(machine.refusal().ends_with(&home_or("logs-dir", "BAA_CODEXD_LOGS_DIR")));
-        let machine = machine.flag(&settings::LOGS_DIR, "/logs");
+        let machine = machine.flag("logs-dir", "/logs");
         assert!(machine.refusal().ends_with(&home_or("state-dir", "BAA_CODEXD_STATE_DIR")));
-        let machine = machine.flag(&settings::STATE_DIR, "/state");
+        let machine = machine.flag("state-dir", "/state");
         assert!(machine.refusal().ends_with(&home_or("server-cwd", "BAA_CODEXD_SERVER_CWD")));
-        machine.flag(&settings::SERVER_CWD, "/").config();
+        machine.flag("server-cwd", "/").config();
     }
     let machine = Machine::new().variable("HOME", "relative");
     assert!(machine.refusal().starts_with("HOME is not set to an absolute path"));
@@ -279,56 +260,51 @@ fn config_without_home_names_what_to_set() {
 #[test]
 fn config_rejects_invalid_values_in_one_sentence() {
     for (setting, value, expected) in [
-        (&settings::NODE_ID, " ", "--node-id: the value is empty; give a value or omit the flag."),
-        (&settings::NODE_ID, "a\nb", "--node-id: the value contains a control character; remove it."),
-        (&settings::MODE, "exec", "--mode: the mode \"exec\" is not supported; app-server is the only mode."),
+        ("node-id", " ", "--node-id: the value is empty; give a value or omit the flag."),
+        ("node-id", "a\nb", "--node-id: the value contains a control character; remove it."),
+        ("mode", "exec", "--mode: the mode \"exec\" is not supported; app-server is the only mode."),
         (
-            &settings::LOGS_DIR,
+            "logs-dir",
             "~/logs",
             "--logs-dir: \"~/logs\" starts with a tilde, which only a shell expands; write the full path.",
         ),
         (
-            &settings::LOCAL_API_BASE,
+            "local-api-base",
             "http://user:secret@127.0.0.1",
             "--local-api-base: \"http://***@127.0.0.1\" contains credentials; remove everything up to the @.",
         ),
         (
-            &settings::EVENT_STREAM_PATH,
+            "event-stream-path",
             "/",
             "--event-stream-path: the path \"/\" is the root; choose a path such as /v1/codexd/events.",
         ),
         (
-            &settings::SERVER_STRATEGY,
+            "server-strategy",
             "fork",
             "--server-strategy: the strategy \"fork\" does not exist; use spawn or external.",
         ),
         (
-            &settings::SERVER_COMMAND,
+            "server-command",
             "~/codex",
             "--server-command: \"~/codex\" starts with a tilde, which only a shell expands; write the full path.",
         ),
         (
-            &settings::SERVER_CWD,
+            "server-cwd",
             "/nonexistent/directory",
             "--server-cwd: /nonexistent/directory does not exist; choose an existing directory.",
         ),
         (
-            &settings::SERVER_CWD,
+            "server-cwd",
             "/dev/null",
             "--server-cwd: /dev/null is not a directory; choose an existing directory.",
         ),
-        (
-            &settings::EVENT_CACHE_SIZE,
-            "0",
-            "--event-cache-size: \"0\" is not a whole number from 1 to 10000.",
-        ),
+        ("event-cache-size", "0", "--event-cache-size: \"0\" is not a whole number from 1 to 10000."),
     ] {
         assert_eq!(Machine::new().flag(setting, value).refusal(), expected);
     }
     for value in ["-1", "10001", "1.5", "many", "99999999999999999999"] {
-        let refusal = Machine::new().variable("BAA_CODEXD_EVENT_CACHE_SIZE", value).refusal();
-        let expected =
-            format!("BAA_CODEXD_EVENT_CACHE_SIZE: \"{value}\" is not a whole number from 1 to 10000.");
+        let refusal = Machine::new().flag("event-cache-size", value).refusal();
+        let expected = format!("--event-cache-size: \"{value}\" is not a whole number from 1 to 10000.");
         assert_eq!(refusal, expected);
     }
 }
@@ -336,7 +312,7 @@ fn config_rejects_invalid_values_in_one_sentence() {
 #[test]
 fn config_rejects_missing_default_directory_with_its_origin() {
     assert_eq!(
-        Machine::new().flag(&settings::REPO_ROOT, "/nonexistent/root").refusal(),
+        Machine::new().flag("repo-root", "/nonexistent/root").refusal(),
         "The app-server cannot start in /nonexistent/root, which comes from --repo-root: does not exist; choose another directory with --server-cwd."
     );
     assert!(
@@ -350,10 +326,10 @@ fn config_rejects_missing_default_directory_with_its_origin() {
 #[test]
 fn config_rejects_variable_that_is_not_utf8() {
     let broken = || OsString::from_vec(vec![b'/', 0xff]);
-    for setting in settings::ALL {
+    for name in ["BAA_LOGS_DIR", "BAA_STATE_DIR", "BAA_CODEXD_LOG", "HOME", "XDG_STATE_HOME"] {
         assert_eq!(
-            Machine::new().variable(setting.variable, broken()).refusal(),
-            format!("{}: the value is not valid UTF-8; set it to plain text or unset it.", setting.variable)
+            Machine::new().variable(name, broken()).refusal(),
+            format!("{name}: the value is not valid UTF-8; set it to plain text or unset it.")
         );
     }
     // PATH is passed to the system and never shown as JSON, so it may contain any bytes.
@@ -362,34 +338,40 @@ fn config_rejects_variable_that_is_not_utf8() {
 }
 
 #[test]
-fn config_reads_server_arguments_as_words_or_json() {
-    let arguments = |text: &str| Machine::new().variable("BAA_CODEXD_SERVER_ARGS", text).config().server.args;
-    assert_eq!(arguments(" app-server\t--listen  x\n"), ["app-server", "--listen", "x"]);
-    assert_eq!(arguments(r#" ["a b", "", "-c", "x\ny"] "#), ["a b", "", "-c", "x\ny"]);
-    assert!(arguments("[]").is_empty());
-    for text in ["[", "[1]", r#"["a"] b"#] {
-        let refusal = Machine::new().variable("BAA_CODEXD_SERVER_ARGS", text).refusal();
-        assert!(refusal.starts_with(
-            "BAA_CODEXD_SERVER_ARGS: the value starts with [ but is not a JSON array of strings ("
-        ));
-    }
-    let config =
-        Machine::new().flag(&settings::SERVER_ARGS, "--store").flag(&settings::SERVER_ARGS, " [x ").config();
+fn config_takes_server_argument_flags_literally() {
+    let config = Machine::new().flag("server-arg", "--store").flag("server-arg", " [x ").config();
     assert_eq!(config.server.args, ["--store", " [x "]);
+    let list = |text: &str| parse::list(text);
+    assert_eq!(list(" app-server\t--listen  x\n").unwrap(), ["app-server", "--listen", "x"]);
+    assert_eq!(list(r#" ["a b", "", "-c", "x\ny"] "#).unwrap(), ["a b", "", "-c", "x\ny"]);
+    assert!(list("[]").unwrap().is_empty());
+    for text in ["[", "[1]", r#"["a"] b"#] {
+        let refusal = list(text).unwrap_err();
+        assert!(refusal.starts_with("the value starts with [ but is not a JSON array of strings ("));
+    }
+}
+
+#[test]
+fn config_reads_log_filter_variable() {
+    for (value, filter, source) in [(" debug ", "debug", "BAA_CODEXD_LOG"), (" ", "info", "default")] {
+        let config = Machine::new().variable("BAA_CODEXD_LOG", value).config();
+        assert_eq!((config.log_filter.as_str(), source_of(&config, "log-filter").as_str()), (filter, source));
+        assert_eq!(config.report.settings.last().unwrap().value, json!(filter));
+    }
 }
 
 #[test]
 fn config_requires_endpoint_for_external_app_server() {
-    let machine = Machine::new().flag(&settings::SERVER_STRATEGY, "external");
+    let machine = Machine::new().flag("server-strategy", "external");
     assert!(matches!(machine.resolve(), Err(ConfigError::EndpointMissing)));
     assert!(machine.refusal().contains("--server-endpoint"));
-    let config = machine.variable("BAA_CODEXD_SERVER_ENDPOINT", "https://host/x").config();
+    let config = machine.flag("server-endpoint", " https://host/x ").config();
     assert_eq!(config.server.strategy, ChildStrategy::External);
     assert_eq!(config.server.endpoint.target(), &Endpoint::WebSocket("wss://host/x".to_owned()));
     assert!(
         Machine::new()
-            .flag(&settings::SERVER_STRATEGY, "external")
-            .flag(&settings::SERVER_ENDPOINT, "stdio://x")
+            .flag("server-strategy", "external")
+            .flag("server-endpoint", "stdio://x")
             .refusal()
             .starts_with("--server-endpoint: an external app-server cannot be reached at \"stdio://x\"")
     );
@@ -399,47 +381,44 @@ fn config_requires_endpoint_for_external_app_server() {
 fn config_hides_endpoint_secrets() {
     for strategy in ["spawn", "external"] {
         let machine = Machine::new()
-            .flag(&settings::SERVER_STRATEGY, strategy)
-            .flag(&settings::SERVER_ENDPOINT, "wss://user:secret@host/path?token=secret");
+            .flag("server-strategy", strategy)
+            .flag("server-endpoint", "wss://user:secret@host/path?token=secret");
         let config = machine.config();
         for shown in [
-            config.report().to_string(),
-            serde_json::to_string(&config.report()).unwrap(),
+            config.report.to_string(),
+            serde_json::to_string(&config.report).unwrap(),
             serde_json::to_string(&config.view()).unwrap(),
             format!("{config:?}"),
         ] {
             assert!(!shown.contains("secret"), "{shown}");
             assert!(shown.contains("wss://***@host/path?***"), "{shown}");
         }
-        assert!(!format!("{:?}", machine.settings).contains("secret"));
+        assert!(!format!("{:?}", Settings::from_flags(&machine.flags)).contains("secret"));
     }
 }
 
 #[test]
 fn config_report_formats_as_text_and_json() {
-    let config = Machine::new().flag(&settings::NODE_ID, "lab").config();
-    let report = config.report();
+    let config = Machine::new().flag("node-id", "lab").config();
+    let report = &config.report;
     let text = report.to_string();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), settings::ALL.len());
+    assert_eq!(lines.len(), all_settings().len());
     assert!(lines[0].starts_with("repo-root             -  "), "{text}");
-    assert!(lines[1].starts_with("node-id               lab  "), "{text}");
-    assert!(lines[1].ends_with("  (--node-id)"), "{text}");
+    assert!(lines[3].starts_with("node-id               lab  "), "{text}");
+    assert!(lines[3].ends_with("  (--node-id)"), "{text}");
     let columns: Vec<_> = lines.iter().map(|line| line.rfind("  (").unwrap()).collect();
     assert!(columns.iter().all(|column| *column == columns[0]), "{text}");
 
-    let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json["settings"][1], json!({"name": "node-id", "value": "lab", "source": "--node-id"}));
+    let json = serde_json::to_value(report).unwrap();
+    assert_eq!(json["settings"][3], json!({"name": "node-id", "value": "lab", "source": "--node-id"}));
     assert_eq!(json["settings"][0], json!({"name": "repo-root", "value": null, "source": "default"}));
 }
 
 #[test]
 fn config_view_keeps_json_shape() {
-    let config = Machine::new()
-        .flag(&settings::LOGS_DIR, "/logs")
-        .flag(&settings::STATE_DIR, "/state")
-        .flag(&settings::SERVER_CWD, "/")
-        .config();
+    let config =
+        Machine::new().flag("logs-dir", "/logs").flag("state-dir", "/state").flag("server-cwd", "/").config();
     let expected = json!({
         "nodeId": "mini-main",
         "version": env!("CARGO_PKG_VERSION"),

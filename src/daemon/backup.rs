@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::Config;
+use crate::config::Paths;
 use crate::daemon::recorder::recovery::OpenError;
 use crate::journal::{self, CopiedLog, OpenFailure};
 use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RegistryFile};
@@ -85,12 +85,13 @@ pub enum BackupError {
     Open(#[from] OpenError),
 }
 
-/// Copies the directories of `config` to `state` and `logs` in `directory`, which is created.
+/// Copies the directories of `paths`, and the token file if it is in one of them, to `state` and `logs` in `directory`,
+/// which is created.
 ///
 /// The copy has every event that was on disk before the call, and no number between its first and its last event is
 /// missing unless the log itself lacks it.
 /// An incomplete copy has the name of the directory with `.new` added; on failure it is removed.
-pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError> {
+pub fn back_up(paths: &Paths, token_file: Option<&Path>, directory: &Path) -> Result<Backup, BackupError> {
     let disk = Disk::default();
     let refused = |reason| BackupError::Directory { directory: directory.to_owned(), reason };
     match fs::read_dir(directory).map(|mut entries| entries.next().is_some()) {
@@ -110,7 +111,7 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError>
         io::ErrorKind::AlreadyExists => BackupError::Unfinished { directory: unfinished.clone() },
         _ => failed(&unfinished)(error).into(),
     })?;
-    let copied = copy(&disk, config, &unfinished).and_then(|copied| {
+    let copied = copy(&disk, paths, token_file, &unfinished).and_then(|copied| {
         disk.sync_directory(&unfinished).map_err(failed(&unfinished))?;
         disk.rename(&unfinished, directory).map_err(failed(directory))?;
         Ok(copied)
@@ -129,8 +130,12 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError>
     Ok(Backup { directory: directory.to_owned(), log, bytes })
 }
 
-fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), BackupError> {
-    let paths = &config.paths;
+fn copy(
+    disk: &Disk,
+    paths: &Paths,
+    token_file: Option<&Path>,
+    to: &Path,
+) -> Result<(CopiedLog, u64), BackupError> {
     let (state, logs) = (to.join("state"), to.join("logs"));
     for directory in [&state, &logs] {
         let failed = |source| OpenError::File { path: directory.clone(), source };
@@ -144,8 +149,7 @@ fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), Bac
     let Copy { known, files, .. } = copy;
     // The token file, if it is in the state directory, where "codexd token" puts it.
     let default_token = paths.state_dir.join("auth-token");
-    let token =
-        config.service.auth_token_file.as_ref().filter(|path| path.parent() == default_token.parent());
+    let token = token_file.filter(|path| path.parent() == default_token.parent());
     copy.file(token.unwrap_or(&default_token), u32::MAX)?;
     disk.sync_directory(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;
 

@@ -9,7 +9,7 @@ mod turns;
 use serde_json::{Map, Value, json};
 
 use crate::codex::Closed;
-use crate::config::Config;
+use crate::config::{Config, MODE};
 use crate::journal::{Damage, Notice, Recovered};
 use crate::state::{
     IdempotencyKey, Level, NewEvent, RequestPolicy, Resolution, ResolvedBy, ServerRequest, Session, State,
@@ -40,7 +40,7 @@ pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> NewEvent {
     NewEvent::with_state_change(
         Level::Info,
         event_type::DAEMON_STARTED,
-        format!("codexd started in {} mode.", server.mode.as_str()),
+        format!("codexd started in {MODE} mode."),
         json!({
             "endpoint": server.endpoint.to_string(),
             "localApiBase": config.service.local_api_base.as_str(),

@@ -63,7 +63,7 @@ impl Recorder {
             snapshot_writer: SnapshotWriter::start(disk.clone(), config, journal.sync(), recorder.clone())?,
             stdout: output(&paths.stdout_log)?,
             stderr: output(&paths.stderr_log)?,
-            closed_sessions: config.limits.closed_sessions,
+            closed_sessions: config.limits.closed_session_limit,
             tried: None,
             lost_at: None,
             journal,

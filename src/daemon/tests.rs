@@ -3,7 +3,6 @@
 mod failing_disk;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::StateDirectories;
-use crate::config::{Config, Settings, settings};
+use crate::config::{Config, Environment, Settings};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened};
@@ -20,13 +19,13 @@ use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_
 const STATE_FILES: [&str; 4] =
     ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
 
-pub(super) fn config(directory: &Path, settings: Settings) -> Config {
-    let settings = settings
-        .with(&settings::SERVER_CWD, directory.to_str().unwrap())
-        .with(&settings::STATE_DIR, directory.join("state").to_str().unwrap())
-        .with(&settings::LOGS_DIR, directory.join("logs").to_str().unwrap());
-    let environment: BTreeMap<String, OsString> = BTreeMap::new();
-    Config::resolve(&settings, &environment, directory).unwrap()
+/// The configuration with these flags, and with state and logs in this directory.
+pub(super) fn config(directory: &Path, flags: &[&str]) -> Config {
+    let mut settings = Settings::from_flags(flags).unwrap();
+    settings.server.server_cwd = Some(directory.to_owned());
+    settings.paths.state_dir = Some(directory.join("state"));
+    settings.paths.logs_dir = Some(directory.join("logs"));
+    Config::resolve(settings, &Environment::new()).unwrap()
 }
 
 fn open(config: &Config) -> (Opened, StateDirectories) {
@@ -107,7 +106,7 @@ impl TestRecorder {
 
 /// The directories of a daemon that had two sessions and was stopped; what it knew then, and its name.
 async fn stopped_daemon(directory: &Path) -> (Config, State, String) {
-    let config = config(directory, Settings::default());
+    let config = config(directory, &[]);
     let test_recorder = TestRecorder::start(&config);
     let daemon_id = test_recorder.recorder.view().identity.daemon_id.clone();
     test_recorder.recorder.record(events::daemon_started(&config, &daemon_id));
@@ -154,7 +153,7 @@ async fn recovery_rebuilds_a_truncated_state_file() {
             copy(directory.path(), copied.path());
             let path = copied.path().join("state").join(name);
             fs::write(&path, &whole[..cut]).unwrap();
-            let (opened, _directories) = open(&config(copied.path(), Settings::default()));
+            let (opened, _directories) = open(&config(copied.path(), &[]));
             let case = format!("{name} cut at {cut}");
             assert_eq!(opened.state, state, "{case}");
             assert_eq!(opened.identity.daemon_id, daemon_id, "{case}");
@@ -178,7 +177,7 @@ async fn recovery_survives_a_truncated_log_meta_file() {
         let copied = TempDir::new().unwrap();
         copy(directory.path(), copied.path());
         fs::write(copied.path().join("logs/event-log.json"), &whole[..cut]).unwrap();
-        let (opened, _directories) = open(&config(copied.path(), Settings::default()));
+        let (opened, _directories) = open(&config(copied.path(), &[]));
         assert_eq!(opened.state, state, "cut at {cut}");
         let epoch = opened.journal.log().bounds().epoch;
         let is_whole = serde_json::from_slice::<Value>(&whole[..cut]).is_ok();
@@ -211,7 +210,7 @@ async fn recovery_replaces_an_invalid_epoch() {
 #[tokio::test]
 async fn recorder_forgets_closed_sessions_oldest_first() {
     let directory = TempDir::new().unwrap();
-    let config = config(directory.path(), Settings::default().with(&settings::CLOSED_SESSION_LIMIT, "2"));
+    let config = config(directory.path(), &["--closed-session-limit=2"]);
     let test_recorder = TestRecorder::start(&config);
     for name in ["a", "b", "c", "d", "e"] {
         test_recorder.open_session(name).await;

@@ -41,8 +41,8 @@ impl App {
     /// Returns the app of `daemon`, for a listener at `address`. With a token file, requests need the token that it
     /// contains.
     pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
-        let guard = RequestGuard::new(address, &daemon.config().service.allowed_origins, token);
-        let limiter = ConnectionLimiter::new(daemon.config().service.connections);
+        let guard = RequestGuard::new(address, &daemon.config().http.allowed_origin, token);
+        let limiter = ConnectionLimiter::new(daemon.config().http.connection_limit);
         let state = Arc::new(SharedState {
             daemon,
             guard,

@@ -5,9 +5,6 @@ mod body_schemas;
 mod panics_and_peers;
 mod routes;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -15,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{App, Peer};
-use crate::config::{Config, Settings, settings};
+use crate::config::{Config, Environment, Settings};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::journal::{Line, Next};
 
@@ -41,21 +38,19 @@ struct TestResponse {
 
 impl TestApp {
     async fn new() -> Self {
-        Self::with(Settings::default()).await
+        Self::with(&[]).await
     }
 
-    /// An app with these settings, once the start of the app-server has failed.
-    async fn with(settings: Settings) -> Self {
+    /// An app with these flags, once the start of the app-server has failed.
+    async fn with(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().to_str().unwrap();
         let logs = directory.path().join("logs/codexd");
         std::fs::create_dir_all(&logs).unwrap();
         std::fs::write(logs.join("events.jsonl"), format!("{}\n", earlier_event())).unwrap();
-        let settings = settings
-            .with(&settings::REPO_ROOT, root)
-            .with(&settings::SERVER_COMMAND, directory.path().join("no-codex").to_str().unwrap());
-        let environment: BTreeMap<String, OsString> = BTreeMap::new();
-        let config = Config::resolve(&settings, &environment, directory.path()).unwrap();
+        let mut settings = Settings::from_flags(flags).unwrap();
+        settings.paths.repo_root = Some(directory.path().to_owned());
+        settings.server.server_command = directory.path().join("no-codex").to_str().unwrap().to_owned();
+        let config = Config::resolve(settings, &Environment::new()).unwrap();
         let directories = StateDirectories::take(&config).unwrap();
         let daemon = Daemon::start(config, directories).await.unwrap();
         // The failure is reported first and recorded a moment later.

@@ -33,7 +33,7 @@ impl ServiceFile {
         let home = text(&user.home)?;
         let arguments = &config.server.args;
         if arguments.iter().any(|argument| redact(argument) != *argument) {
-            let (name, variable) = (settings::SERVER_ARGS.name, settings::SERVER_ARGS.variable);
+            let (name, variable) = ("server-arg".to_owned(), settings::SERVER_ARGS.to_owned());
             return Err(ConfigError::SecretInSetting { name, variable }.into());
         }
         let (search_path, notes) = search::path(config, platform, home)?;
@@ -43,7 +43,7 @@ impl ServiceFile {
             search_path,
             codex_home: user.codex_home.as_deref().map(text).transpose()?,
             variables: config.service_variables()?,
-            connections: config.service.connections,
+            connections: config.http.connection_limit,
         };
         let path = platform.service_file(&user.home, user.config_home.as_deref());
         let (text, directory) = match platform {

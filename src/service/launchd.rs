@@ -15,11 +15,13 @@ const LOG_FILTER_VALUE: &str = "<string>warn</string>\n";
 
 /// The property list.
 pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
-    let log = spec.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER.variable);
+    let log = spec.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER);
     let mut variables = format!("<string>{}</string>\n", escape(log.map_or("warn", |(_, filter)| filter)));
     let codex_home = spec.codex_home.map(|directory| (CODEX_HOME, directory));
-    let others = spec.variables.iter().filter(|(name, _)| *name != settings::LOG_FILTER.variable);
-    for (name, value) in codex_home.into_iter().chain(others.map(|(name, value)| (*name, value.as_str()))) {
+    let others = spec.variables.iter().filter(|(name, _)| *name != settings::LOG_FILTER);
+    for (name, value) in
+        codex_home.into_iter().chain(others.map(|(name, value)| (name.as_str(), value.as_str())))
+    {
         let indent = "        ";
         variables
             .push_str(&format!("{indent}<key>{name}</key>\n{indent}<string>{}</string>\n", escape(value)));

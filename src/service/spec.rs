@@ -48,7 +48,7 @@ pub(super) struct ServiceSpec<'a> {
     pub(super) search_path: String,
     pub(super) codex_home: Option<&'a str>,
     /// The settings, by environment variable.
-    pub(super) variables: Vec<(&'static str, String)>,
+    pub(super) variables: Vec<(String, String)>,
     pub(super) connections: usize,
 }
 

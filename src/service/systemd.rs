@@ -28,7 +28,7 @@ pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     let files = MIN_OPEN_FILES.max(spec.connections.saturating_add(RESERVED_FILES));
     let user_variables = [("HOME", spec.home), ("PATH", spec.search_path.as_str())];
     let codex_home = spec.codex_home.map(|directory| (CODEX_HOME, directory));
-    let settings = spec.variables.iter().map(|(name, value)| (*name, value.as_str()));
+    let settings = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let variables: String = user_variables
         .into_iter()
         .chain(codex_home)

@@ -1,24 +1,22 @@
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::search;
 use super::*;
-use crate::config::{Config, Platform, Settings, UserEnv, settings};
+use crate::config::{Config, Environment, Platform, Settings, UserEnv};
 use crate::storage::Disk;
 
 /// A home directory with programs in it.
 struct Machine {
     home: tempfile::TempDir,
-    settings: Settings,
+    flags: Vec<String>,
     codex_home: Option<PathBuf>,
 }
 
 impl Machine {
     fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), settings: Settings::default(), codex_home: None }
+        Self { home: tempfile::tempdir().unwrap(), flags: Vec::new(), codex_home: None }
     }
 
     fn program(&self, name: &str) -> PathBuf {
@@ -30,9 +28,8 @@ impl Machine {
     }
 
     fn config(&self, search: &str) -> Config {
-        let variables: BTreeMap<String, OsString> =
-            [("HOME".to_owned(), self.home.path().into()), ("PATH".to_owned(), search.into())].into();
-        Config::resolve(&self.settings, &variables, self.home.path()).unwrap()
+        let variables = [("HOME".into(), self.home.path().into()), ("PATH".into(), search.into())];
+        Config::resolve(Settings::from_flags(&self.flags).unwrap(), &variables.into()).unwrap()
     }
 
     fn service(
@@ -54,8 +51,8 @@ const SPECIAL_CHARACTERS: &str = "/o d&d/<b>$HOME %h 'q' __CODEXD__";
 fn agent_escapes_every_value() {
     let mut machine = Machine::new();
     machine.codex_home = Some(SPECIAL_CHARACTERS.into());
-    machine.settings.add(&settings::AUTH_TOKEN_FILE, SPECIAL_CHARACTERS);
-    machine.settings.add(&settings::SERVER_ARGS, "a\"b");
+    machine.flags.push(format!("--auth-token-file={}", SPECIAL_CHARACTERS));
+    machine.flags.push(format!("--server-arg={}", "a\"b"));
     let program = format!("{SPECIAL_CHARACTERS}/codexd");
     let service = machine.service(Platform::MacOs, SPECIAL_CHARACTERS, &program, "").unwrap();
     assert_eq!(service.path, Path::new(SPECIAL_CHARACTERS).join("Library/LaunchAgents/codexd.plist"));
@@ -85,12 +82,11 @@ fn agent_escapes_every_value() {
 #[test]
 fn agent_contains_log_filter_once() {
     let machine = Machine::new();
-    let variables: BTreeMap<String, OsString> = [
-        ("HOME".to_owned(), machine.home.path().into()),
-        ("BAA_CODEXD_LOG".to_owned(), "codexd=debug".into()),
-    ]
-    .into();
-    let config = Config::resolve(&machine.settings, &variables, machine.home.path()).unwrap();
+    let variables = Environment::from([
+        ("HOME".into(), machine.home.path().into()),
+        ("BAA_CODEXD_LOG".into(), "codexd=debug".into()),
+    ]);
+    let config = Config::resolve(Settings::from_flags(&machine.flags).unwrap(), &variables).unwrap();
     let user = UserEnv::of(&variables).unwrap();
     let service = ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/codexd")).unwrap();
     assert_eq!(service.text.matches("BAA_CODEXD_LOG<").count(), 1);
@@ -100,7 +96,7 @@ fn agent_contains_log_filter_once() {
 #[test]
 fn unit_escapes_specifiers_and_quotes() {
     let mut machine = Machine::new();
-    machine.settings.add(&settings::SERVER_ARGS, "50% \"x\\y\"");
+    machine.flags.push(format!("--server-arg={}", "50% \"x\\y\""));
     let service = machine.service(Platform::Xdg, SPECIAL_CHARACTERS, "/a b/100%/$x/codexd", "").unwrap();
     let has =
         |line: &str| assert!(service.text.lines().any(|other| other == line), "no {line} in {service:#?}");
@@ -116,7 +112,7 @@ fn unit_escapes_specifiers_and_quotes() {
 #[test]
 fn service_file_rejects_secret_in_argument() {
     let mut machine = Machine::new();
-    machine.settings.add(&settings::SERVER_ARGS, "MY_API_KEY=abc");
+    machine.flags.push(format!("--server-arg={}", "MY_API_KEY=abc"));
     for platform in [Platform::MacOs, Platform::Xdg] {
         let refusal = machine.service(platform, "/home/me", "/codexd", "").unwrap_err().to_string();
         assert!(refusal.contains("--server-arg") && !refusal.contains("abc"), "{refusal}");
@@ -131,7 +127,7 @@ fn unit_file_limit_covers_connections() {
         text.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).unwrap().to_owned()
     };
     assert_eq!(limit(&machine), "1024:524288");
-    machine.settings.add(&settings::CONNECTION_LIMIT, "5000");
+    machine.flags.push(format!("--connection-limit={}", "5000"));
     assert_eq!(limit(&machine), "5064:524288");
 }
 

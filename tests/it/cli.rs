@@ -1,6 +1,7 @@
 //! The client commands of the CLI, as users and scripts run them.
 
 pub(crate) mod ask;
+mod config;
 mod doctor;
 mod follow;
 mod held;

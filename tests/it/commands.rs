@@ -323,12 +323,23 @@ async fn help_and_version_go_to_stdout() {
     for arguments in [["help"], ["--help"], ["-h"]] {
         let ended = run_codexd(home.path(), &arguments).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-        for part in
-            ["start", "status", "config", "smoke", "--repo-root", "BAA_CODEXD_REPO_ROOT", "--run-once"]
-        {
+        for part in ["start", "status", "config", "smoke", "--version"] {
             assert!(ended.stdout.contains(part), "no {part} in {}", ended.stdout);
         }
         assert!(!ended.stdout.contains("demo-app-server"), "the help shows a hidden subcommand");
+    }
+    for arguments in [["help", "start"], ["start", "--help"], ["start", "-h"]] {
+        // The help names a variable that is blank, and shows no value.
+        let mut command = command(home.path(), &arguments);
+        command.env("BAA_CODEXD_REPO_ROOT", " ").env("BAA_CODEXD_SERVER_ENDPOINT", "ws://user:secret@host");
+        let ended = run_command(command).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        for part in ["--repo-root <PATH>", "--run-once", "Paths:", "Limits:", "[default: mini-main]"] {
+            assert!(ended.stdout.contains(part), "no {part} in {}", ended.stdout);
+        }
+        let is_brief = arguments[1] == "-h";
+        assert_eq!(ended.stdout.contains("[env: BAA_CODEXD_REPO_ROOT]"), !is_brief, "{}", ended.stdout);
+        assert!(!ended.stdout.contains("secret"), "{}", ended.stdout);
     }
     let ended = run_codexd(home.path(), &["--version"]).await;
     assert_eq!(ended.stdout, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));

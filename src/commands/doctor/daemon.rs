@@ -15,12 +15,12 @@ use crate::http::read_token;
 use crate::service::{FileChange, ManagerError, ServiceFile, ServiceManager};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let mut asking = config.clone();
+    let mut service_config = config.service.clone();
     // A token file that cannot be used has its own check.
-    asking.service.auth_token_file.take_if(|path| read_token(path).is_err());
+    service_config.auth.auth_token_file.take_if(|path| read_token(path).is_err());
     let answer = match config.service.local_api_base.socket_address().port() {
         0 => None,
-        _ => Some(DaemonClient::new(&asking, output::print_warning).status().await),
+        _ => Some(DaemonClient::new(&service_config, output::print_warning).status().await),
     };
     let [daemon, address] = daemon_and_address(config, answer.as_ref());
     let token = token(
@@ -143,7 +143,7 @@ fn free(config: &Config) -> Check {
 
 /// Checks the token; `is_demanded` is whether the daemon at the address requires one.
 fn token(config: &Config, is_demanded: bool) -> Check {
-    let Some(path) = config.service.auth_token_file.as_deref() else {
+    let Some(path) = config.service.auth.auth_token_file.as_deref() else {
         if is_demanded {
             let base = &config.service.local_api_base;
             return Check::warn(

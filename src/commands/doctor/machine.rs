@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config) -> Vec<Check> {
         directory("logs-directory", &paths.logs_dir),
         disk(config),
         clock(&paths.structured_event_log, Timestamp::now()),
-        open_files(&getrlimit(Resource::Nofile), config.service.connections),
+        open_files(&getrlimit(Resource::Nofile), config.http.connection_limit),
     ]
 }
 

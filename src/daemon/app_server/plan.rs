@@ -68,7 +68,7 @@ fn plan_recorded(
                     ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
                 ],
                 // The path of the token file: a model's commands have no use for it.
-                removed_environment: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
+                removed_environment: std::iter::once(settings::AUTH_TOKEN_FILE)
                     .chain(environment::THREAD_VARIABLES)
                     .map(str::to_owned)
                     .collect(),
@@ -85,9 +85,8 @@ fn plan_recorded(
         line_cap: limits.line_cap,
         start_timeout: limits.start_timeout,
         start_timeout_hint: format!(
-            "--{} or {} sets the time of the first",
-            settings::START_TIMEOUT.name,
-            settings::START_TIMEOUT.variable
+            "--start-timeout or {} sets the time of the first",
+            settings::START_TIMEOUT
         ),
         call_timeout: limits.call_timeout,
         check_interval: limits.check_interval,

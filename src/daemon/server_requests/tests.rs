@@ -11,7 +11,6 @@ use super::super::tests::{TestRecorder, config};
 use super::open::{Claim, ClaimResult, OpenRequests};
 use super::{FollowUp, RequestDefaults, claim_or_wait, record_resolution, resolution, wait_for_expiry};
 use crate::codex::rpc::wire::RequestId;
-use crate::config::Settings;
 use crate::daemon::recorder::handle::Recorder;
 use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
 
@@ -26,7 +25,7 @@ struct Stage {
 impl Stage {
     fn start() -> Self {
         let directory = TempDir::new().unwrap();
-        let test_recorder = TestRecorder::start(&config(directory.path(), Settings::default()));
+        let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
         let open = Arc::new(OpenRequests::default());
         let id: RequestId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });

@@ -1,7 +1,6 @@
 //! The recorder and its threads on a failing disk.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +11,7 @@ use serde_json::Map;
 use tempfile::TempDir;
 
 use super::new_session;
-use crate::config::{Config, Settings, settings};
+use crate::config::{Config, Environment, Settings};
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened, StateDirectories};
 use crate::daemon::{StartError, events};
@@ -31,11 +30,9 @@ const OPERATIONS: [Operation; 6] = [
 ];
 
 fn config(root: &Path) -> Config {
-    let settings = Settings::default()
-        .with(&settings::REPO_ROOT, root.to_str().unwrap())
-        .with(&settings::EVENT_SEGMENT_BYTES, "4096");
-    let environment: BTreeMap<String, OsString> = BTreeMap::new();
-    Config::resolve(&settings, &environment, root).unwrap()
+    let mut settings = Settings::from_flags(["--event-segment-bytes=4096"]).unwrap();
+    settings.paths.repo_root = Some(root.to_owned());
+    Config::resolve(settings, &Environment::new()).unwrap()
 }
 
 fn open(config: &Config, disk: Disk) -> Result<Opened, StartError> {

@@ -144,7 +144,7 @@ pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
                       event streaming.",
         version: config.version,
         mode: Mode {
-            current: config.server.mode.as_str(),
+            current: config.view().server.mode,
             daemon: "independent",
             supervisor: "launchd",
             transport: "codex app-server",

@@ -44,7 +44,7 @@ pub struct StatusView {
 impl SharedState {
     /// The maximum size of a request body, in bytes.
     pub(crate) fn body_limit(&self) -> usize {
-        self.daemon.config().service.body_bytes
+        self.daemon.config().http.body_limit
     }
 
     /// The current state of the listener.

@@ -434,7 +434,7 @@ pub(super) struct WebSocketSlot(AppState);
 impl WebSocketSlot {
     /// Takes a slot, if one is free.
     pub(super) fn take(state: &AppState) -> Result<Self, ApiError> {
-        let limit = state.daemon.config().service.websockets;
+        let limit = state.daemon.config().http.websocket_limit;
         let clients = &state.websocket_clients;
         let more = |count: usize| (count < limit).then_some(count + 1);
         match clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {

@@ -5,7 +5,6 @@ use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
 use super::{BASE_URL, SESSION, TestApp};
-use crate::config::{Settings, settings};
 
 #[tokio::test]
 async fn healthz_is_ok_without_app_server_and_reports_not_ready_reason() {
@@ -81,7 +80,7 @@ async fn describe_lists_eight_formal_routes_in_order() {
 
 #[tokio::test]
 async fn event_stream_path_is_configurable() {
-    let app = TestApp::with(Settings::default().with(&settings::EVENT_STREAM_PATH, "/elsewhere")).await;
+    let app = TestApp::with(&["--event-stream-path=/elsewhere"]).await;
     let document = app.get("/describe").await.json;
     let routes = document["routes"].as_array().unwrap();
     assert_eq!((routes.len(), line(routes.last().unwrap())), (8, "WS /elsewhere".to_owned()));

@@ -1,0 +1,34 @@
+//! The environment variables of this process.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Environment variables and their values, which need not be UTF-8; tests supply their own.
+pub type Environment = BTreeMap<OsString, OsString>;
+
+/// The environment of this process.
+pub(super) fn process_environment() -> Environment {
+    std::env::vars_os().collect()
+}
+
+/// The path in an environment variable; an empty one counts as unset.
+pub(super) fn path_in(environment: &Environment, name: &str) -> Option<PathBuf> {
+    environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Whether terminal output has no colors: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
+}
+
+/// The environment variable of an argument of clap, if it is set in this process.
+pub fn variable_of(argument: &clap::Arg) -> Option<OsString> {
+    argument.get_env().and_then(std::env::var_os)
+}
+
+/// Whether the environment variable of an argument is blank in this process, which counts as unset.
+pub fn has_blank_variable(argument: &clap::Arg) -> bool {
+    variable_of(argument).is_some_and(|value| value.to_str().is_some_and(|text| text.trim().is_empty()))
+}
