@@ -29,11 +29,11 @@
 //! - [`commands`]: the subcommands; the order of start and stop, signals, exit codes.
 //! - `client`: the HTTP client of the daemon, for the commands.
 //! - [`http`]: routes, requests and responses, the table of errors, event streams, WebSockets.
-//! - [`daemon`]: sessions, turns and server requests, the recorder, and the text of every event.
+//! - [`daemon`]: sessions, turns and server requests, and the recorder.
 //! - [`service`]: the unit file of the system's service manager, and the calls to it.
 //! - [`codex`]: the protocol, calls, connections and the child process.
 //! - [`journal`]: the log; it knows lines and sequence numbers but not their meaning.
-//! - [`state`]: the records and the one function that changes them; pure except for the snapshots.
+//! - [`state`]: every event, the records, and the one function that changes them; pure except for the snapshots.
 //! - [`demo`]: an app-server with prepared answers, for `codexd start --demo` and `codexd smoke`; a separate process.
 //! - [`cli`]: parses the command line.
 //! - [`config`]: flags, environment variables and defaults; the only reader of the environment.

@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::protocol::{errors, notifications};
 use crate::codex::rpc::wire::{RequestId, RpcError};
-use crate::codex::{AppServerEvent, EscapeFilter, Listener, Outline};
+use crate::codex::{AppServerEvent, EscapeFilter, Exit, Listener, Outline, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
+use crate::daemon::mcp_servers::FailedMcpServer;
 use crate::daemon::queue::held::hold_changes_before;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, Stream};
@@ -26,8 +27,8 @@ use crate::daemon::server_requests::{FollowUp, RequestDefaults};
 use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
 use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::submission::Submissions;
-use crate::state::NewEvent;
 use crate::state::server_requests::SKIPPED_BYTES;
+use crate::state::{ChildEvent, FreeText, NewEvent};
 use notification_events::notification;
 
 /// What is updated by a message besides the recorder.
@@ -130,7 +131,7 @@ impl EventHandler {
         let is_left_to_others =
             self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
         let is_refused = method.is_some() && outline.id.is_some() && !is_left_to_others;
-        self.new_events.push(events::message_skipped(bytes, cap, outline, is_refused));
+        self.new_events.push(events::message_skipped(bytes, cap, outline, is_refused).into());
         let Some(method) = outline.method.as_deref() else { return };
         if let Some(thread_id) = &outline.thread_id {
             self.activity.note(thread_id);
@@ -178,8 +179,9 @@ impl EventHandler {
         self.recorder.send(Input::Build(Box::new(move |state| {
             // None is known as long as the answer to `thread/start` is not here.
             let session = state.sessions.in_thread(&thread_id).next();
-            let session_id = session.map(|session| session.session_id.as_str());
-            vec![events::mcp_server_failed(session_id, &thread_id, &server)]
+            let FailedMcpServer { name, error } = server;
+            let session_id = session.map(|session| session.session_id.clone());
+            vec![ChildEvent::McpServerFailed { session_id, thread_id, name, error }.into()]
         })));
     }
 
@@ -238,29 +240,53 @@ impl Listener for EventHandler {
                 if text.trim().is_empty() {
                     return;
                 }
-                events::child_stderr(&text, length)
+                ChildEvent::Stderr { text: redact(&text), bytes: length, stream: "stderr".to_owned() }
             }
             AppServerEvent::Closed(closed) => {
                 // In this order, so that a request that is no longer in the table is about to be recorded as ended.
                 self.send(Input::Closed(closed));
                 return self.open.forget(self.generation);
             }
-            AppServerEvent::Started { pid } => events::child_started(&self.config, pid, self.generation),
-            AppServerEvent::SpawnFailed { message } => events::child_spawn_failed(&message),
+            AppServerEvent::Started { pid } => ChildEvent::Started {
+                args: self.config.server.args.clone(),
+                command: self.config.server.command.clone(),
+                generation: Some(self.generation),
+                pid,
+            },
+            AppServerEvent::SpawnFailed { message } => ChildEvent::SpawnFailed(FreeText { message }),
             AppServerEvent::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
                 self.codex.connected(self.generation, &info);
-                events::connected(&endpoint(), &info, self.generation)
+                ChildEvent::Connected {
+                    endpoint: endpoint(),
+                    generation: Some(self.generation),
+                    platform_family: info.get("platformFamily").cloned(),
+                    platform_os: info.get("platformOs").cloned(),
+                    user_agent: info.get("userAgent").cloned(),
+                }
             }
-            AppServerEvent::ConnectFailed { message } => events::connect_failed(&endpoint(), &message),
-            AppServerEvent::InvalidMessage { reason, bytes } => events::invalid_message(reason, bytes),
-            AppServerEvent::Exited(exit) => events::child_exited(&exit),
-            AppServerEvent::ChildError { message } => events::child_error(&message),
-            AppServerEvent::KillFailed { message } => events::child_kill_failed(&message),
-            AppServerEvent::CloseFailed { message } => events::close_failed(&message),
-            AppServerEvent::RestartScheduled(scheduled) => events::restart_scheduled(&scheduled),
+            AppServerEvent::ConnectFailed { message } => {
+                ChildEvent::ConnectFailed { message, endpoint: endpoint() }
+            }
+            AppServerEvent::InvalidMessage { reason, bytes } => ChildEvent::MessageInvalid {
+                message: format!(" that are not a valid message: {reason}"),
+                bytes,
+                reason: reason.to_owned(),
+                method: None,
+                is_request: None,
+                thread_id: None,
+                turn_id: None,
+                item_id: None,
+            },
+            AppServerEvent::Exited(Exit { code, signal, expected }) => {
+                ChildEvent::Exited { code, signal, expected }
+            }
+            AppServerEvent::ChildError { message } => ChildEvent::Error(FreeText { message }),
+            AppServerEvent::KillFailed { message } => ChildEvent::KillFailed(FreeText { message }),
+            AppServerEvent::CloseFailed { message } => ChildEvent::CloseFailed(FreeText { message }),
+            AppServerEvent::RestartScheduled(scheduled) => events::restart_scheduled(scheduled),
         };
-        self.new_events.push(event);
+        self.new_events.push(event.into());
     }
 
     fn flush(&mut self) {

@@ -29,6 +29,7 @@ use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::sandboxes::SANDBOX_GRACE_BEFORE_INTERRUPT;
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
+use crate::state::{ChildEvent, DaemonEvent};
 
 /// How long a stop waits for interrupted turns to end; Codex takes about 10 ms (measured).
 const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -92,8 +93,8 @@ impl Daemon {
         recorder.send(Input::Closed(events::closed_by_restart()));
         recorder.record(events::daemon_started(&config, &recorder.view().identity.daemon_id));
         recorder.caught_up().await;
-        if let Some(external) = events::child_external(&config) {
-            recorder.record(external);
+        if config.server.strategy == ChildStrategy::External {
+            recorder.record(ChildEvent::External { endpoint: config.server.endpoint.to_string() });
         }
         let (follow_ups, queued_follow_ups) = mpsc::unbounded_channel();
         let pace = watch::Sender::new(StopPace::Run);
@@ -175,7 +176,7 @@ impl Daemon {
         if !self.within(OPERATIONS_TIMEOUT, self.shared.tasks.wait()).await {
             tracing::error!("operations are still waiting for the disk");
         }
-        self.shared.recorder.record(events::daemon_stopped());
+        self.shared.recorder.record(DaemonEvent::Stopped {});
         if !self.within(FINAL_SYNC_TIMEOUT, self.shared.recorder.stop()).await {
             tracing::error!(
                 "failed to sync the last events in time; the next start uses the events that are on disk"

@@ -12,7 +12,7 @@ use crate::daemon::events;
 use crate::daemon::queue::held::StartFailure;
 use crate::daemon::turns::submission::{Submission, UnderWay};
 use crate::daemon::turns::{SubmitTurn, TurnAccepted, TurnStart};
-use crate::state::{IdempotencyKey, QueuedTurn, Session};
+use crate::state::{IdempotencyKey, QueuedTurn, Session, TurnEvent};
 use crate::time::rfc3339_now;
 
 /// How many turns may wait in a session.
@@ -50,13 +50,20 @@ impl Daemon {
             order: 0,
         };
         let queue_id = turn.queue_id.clone();
-        let queued = events::turn_queued(session, &turn, position, key.as_ref());
+        let queued = TurnEvent::Queued {
+            session_id: session.session_id.clone(),
+            thread_id: session.thread_id.clone(),
+            queue_id: queue_id.clone(),
+            position,
+            turn: Box::new(turn),
+            idempotency: key,
+        };
         let session_id = session.session_id.clone();
         self.record_durably(move |state| {
             // What holds the thread's queue holds this turn too.
             let held =
                 state.sessions.get(&session_id).and_then(|session| events::hold_of_new_queue(state, session));
-            std::iter::once(queued).chain(held).collect()
+            std::iter::once(queued.into()).chain(held).collect()
         })
         .await?;
         self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))

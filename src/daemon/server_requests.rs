@@ -24,7 +24,9 @@ use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::state::server_requests::offered_decisions;
-use crate::state::{Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State};
+use crate::state::{
+    ChildEvent, RequestEvent, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State,
+};
 use crate::time::{self, rfc3339_after, rfc3339_now};
 
 use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
@@ -73,7 +75,12 @@ impl OpenRequests {
         defaults: RequestDefaults,
     ) -> FollowUp {
         if !is_answerable(method) {
-            recorder.record(events::request_refused(method, &params));
+            recorder.record(ChildEvent::RequestRefused {
+                request_method: method.to_owned(),
+                thread_id: params.get("threadId").cloned(),
+                turn_id: params.get("turnId").cloned(),
+                item_id: params.get("itemId").cloned(),
+            });
             let message = format!("codexd cannot answer {method}");
             return FollowUp::RefuseRequest {
                 generation,
@@ -110,7 +117,15 @@ impl OpenRequests {
             let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
             let is_left_to_others = defaults.has_other_clients && deciding_session.is_none();
             request.expires_at = (!is_left_to_others).then(|| rfc3339_after(own.unwrap_or(defaults.timeout)));
-            vec![events::request_opened(&request)]
+            let opened = RequestEvent::Opened {
+                request_id: request.request_id.clone(),
+                session_id: request.session_id.clone(),
+                thread_id: request.thread_id.clone(),
+                turn_id: request.turn_id.clone(),
+                root_turn_id: request.root_turn_id.clone(),
+                request: Box::new(request),
+            };
+            vec![opened.into()]
         })));
         FollowUp::WatchRequest { request_id }
     }

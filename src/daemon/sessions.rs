@@ -201,16 +201,10 @@ fn open(
     let resumed = input.thread_id.is_some();
     let build = move |state: &State| {
         let session = Session { child_pid: state.daemon.child.pid, ..session };
-        let opened = events::session_opened(
-            &session,
-            resumed,
-            &input.settings,
-            input.requests,
-            decision.answer,
-            key.as_ref(),
-        );
         let thread_id = session.thread_id.as_deref();
         let trust = events::session_trust_if_notable(&session.session_id, thread_id, &decision);
+        let opened =
+            events::session_opened(session, resumed, input.settings, input.requests, decision.answer, key);
         std::iter::once(opened).chain(trust).collect()
     };
     (session_id, Box::new(build))

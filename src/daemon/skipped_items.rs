@@ -11,9 +11,8 @@ use crate::codex::protocol::responses::TurnPage;
 use crate::codex::protocol::{items, methods, values};
 use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
-use crate::daemon::events;
 use crate::daemon::skipped_items::table::SkippedItem;
-use crate::state::Turn;
+use crate::state::{Turn, TurnEvent};
 
 /// How many turns each page has.
 const PAGE_SIZE: u32 = 5;
@@ -90,8 +89,15 @@ impl Daemon {
                 let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());
                 return self
                     .record_durably(move |state| {
-                        let event = |item: &Value| events::turn_item_read(state, &thread_id, &turn_id, item);
-                        items.iter().map(event).collect()
+                        let session = state.sessions.of_thread(&thread_id);
+                        let session_id = session.map(|session| session.session_id.clone());
+                        let event = |item| TurnEvent::ItemRead {
+                            session_id: session_id.clone(),
+                            thread_id: thread_id.clone(),
+                            turn_id: turn_id.clone(),
+                            item,
+                        };
+                        items.into_iter().map(|item| event(item).into()).collect()
                     })
                     .await;
             }

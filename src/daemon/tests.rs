@@ -14,7 +14,7 @@ use crate::config::{Config, Environment, Settings};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened};
-use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_type};
+use crate::state::{DaemonEvent, NewEvent, Purpose, RequestPolicy, Session, SessionStatus, State, TurnEvent};
 
 const STATE_FILES: [&str; 4] =
     ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
@@ -74,14 +74,7 @@ impl TestRecorder {
         let session = new_session(name);
         self.recorder
             .record_durably(move |_| {
-                vec![events::session_opened(
-                    &session,
-                    false,
-                    &Map::new(),
-                    RequestPolicy::default(),
-                    None,
-                    None,
-                )]
+                vec![events::session_opened(session, false, Map::new(), RequestPolicy::default(), None, None)]
             })
             .await
             .unwrap();
@@ -99,9 +92,24 @@ impl TestRecorder {
         let log = &self.recorder.view().log;
         let events =
             log.recent(1000).into_iter().map(|line| serde_json::from_slice::<Value>(line.json()).unwrap());
-        let forgotten = events.filter(|event| event["type"] == event_type::SESSION_FORGOTTEN);
+        let forgotten = events.filter(|event| event["type"] == "session.forgotten");
         forgotten.map(|event| event["detail"]["sessionId"].clone()).collect()
     }
+}
+
+/// The acceptance of the turn `turn-NAME` of the session `NAME`.
+fn accepted(name: &str) -> NewEvent {
+    TurnEvent::Accepted {
+        session_id: name.to_owned(),
+        thread_id: Some(format!("thread-{name}")),
+        turn_id: format!("turn-{name}"),
+        status: None,
+        is_newest: None,
+        steered: false,
+        queue_id: None,
+        idempotency: None,
+    }
+    .into()
 }
 
 /// The directories of a daemon that had two sessions and was stopped; what it knew then, and its name.
@@ -112,13 +120,9 @@ async fn stopped_daemon(directory: &Path) -> (Config, State, String) {
     test_recorder.recorder.record(events::daemon_started(&config, &daemon_id));
     test_recorder.open_session("a").await;
     test_recorder.open_session("b").await;
-    test_recorder
-        .recorder
-        .record_durably(|_| vec![events::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
-        .await
-        .unwrap();
+    test_recorder.recorder.record_durably(|_| vec![accepted("b")]).await.unwrap();
     test_recorder.close_session("a").await;
-    test_recorder.recorder.record(events::daemon_stopped());
+    test_recorder.recorder.record(DaemonEvent::Stopped {});
     test_recorder.recorder.stop().await;
     let state = test_recorder.recorder.view().state().clone();
     (config, state, daemon_id)
@@ -215,11 +219,7 @@ async fn recorder_forgets_closed_sessions_oldest_first() {
     for name in ["a", "b", "c", "d", "e"] {
         test_recorder.open_session(name).await;
     }
-    test_recorder
-        .recorder
-        .record_durably(|_| vec![events::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
-        .await
-        .unwrap();
+    test_recorder.recorder.record_durably(|_| vec![accepted("e")]).await.unwrap();
     for (name, forgotten) in
         [("c", json!([])), ("a", json!([])), ("d", json!(["c"])), ("b", json!(["c", "a"]))]
     {

@@ -29,7 +29,7 @@ use crate::daemon::events;
 use crate::daemon::idempotency::RequestKey;
 use crate::daemon::recorder::input::Build;
 use crate::daemon::turns::submission::{Accepted, Submission};
-use crate::state::{Session, SessionStatus, StoredResponse};
+use crate::state::{Session, SessionStatus, StoredResponse, TurnEvent};
 use crate::time::rfc3339_now;
 
 /// How often a turn is sent at most to an app-server that answers "overloaded", which then has not accepted it.
@@ -225,14 +225,14 @@ impl Daemon {
         }
         let session_id = &submission.session_id;
         if start.is_tracked {
-            let submitted = events::turn_submitted(
-                session_id,
-                &submission.thread_id,
-                &submission.message_id,
-                queue_id,
-                key,
-            );
-            self.record_durably(move |_| vec![submitted]).await?;
+            let submitted = TurnEvent::Submitted {
+                session_id: session_id.clone(),
+                thread_id: submission.thread_id.clone(),
+                client_message_id: submission.message_id.clone(),
+                queue_id: submission.queue_id.clone(),
+                idempotency: key.cloned(),
+            };
+            self.record_durably(move |_| vec![submitted.into()]).await?;
         }
         let mut started = self.start_turn(client, submission, params.clone()).await;
         if let Err(DaemonError::Rejected { message, .. }) = &started
@@ -393,8 +393,16 @@ impl Daemon {
             let key = start.submission.key.clone();
             let taken = self.call_and_record(client, methods::TURN_STEER, &params, move |answer| {
                 let SteeredTurn { turn_id } = read(answer.get())?;
-                let accepted =
-                    events::turn_accepted(&session_id, &thread_id, &turn_id, true, None, key.as_ref());
+                let accepted = TurnEvent::Accepted {
+                    session_id,
+                    thread_id: Some(thread_id),
+                    turn_id: turn_id.clone(),
+                    status: None,
+                    is_newest: None,
+                    steered: true,
+                    queue_id: None,
+                    idempotency: key,
+                };
                 Ok((
                     turn_id,
                     Box::new(move |state: &_| events::accepted_with_release(state, accepted)) as Build,

@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::change::Change;
+use super::events::EventDetail;
 use super::level::Level;
+use super::records::State;
 
 /// An event as it is read back from the log.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
@@ -28,8 +29,13 @@ pub struct Event {
 }
 
 impl Event {
-    /// The change this event makes to the records.
-    pub fn change(&self) -> Change {
-        Change::read(&self.event_type, &self.message, &self.detail)
+    /// What happened; `None` for an unknown type, and for a detail that is not usable.
+    pub fn read(&self) -> Option<EventDetail> {
+        EventDetail::read(&self.event_type, &self.detail)
+    }
+
+    /// Folds it into the records.
+    pub fn apply_to(&self, state: &mut State) {
+        state.apply(self.seq, &self.created_at, &self.message, self.read().as_ref());
     }
 }

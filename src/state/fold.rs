@@ -2,21 +2,25 @@
 //!
 //! The turns of threads are folded in `threads.rs`, the threads of sub-agents in `sub_agents.rs`.
 
-use super::change::Change;
 use super::daemon::{ChildPhase, ChildState, ChildStatus, CodexRecord};
+use super::events::{ChildEvent, DaemonEvent, EventDetail, NotificationEvent, PassedThrough};
+use super::events::{RequestEvent, SessionEvent, TurnEvent};
 use super::held::HoldCause;
 use super::private::{IdempotencyKey, QueuedTurn, StoredResponse};
 use super::records::State;
 use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
 
+/// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
+const DEFAULT_CLOSE_REASON: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
+
 impl State {
     /// Folds one event in.
     ///
-    /// `seq` is its number, `at` its time (RFC 3339).
+    /// `seq` is its number, `at` its time (RFC 3339); `None` is an event that cannot be read and changes nothing.
     /// Events that are already applied are ignored, so applying a log twice changes nothing.
     /// Returns whether a session changed.
-    pub fn apply(&mut self, seq: u64, at: &str, change: &Change) -> bool {
+    pub fn apply(&mut self, seq: u64, at: &str, message: &str, event: Option<&EventDetail>) -> bool {
         if seq <= self.through {
             return false;
         }
@@ -24,10 +28,12 @@ impl State {
         let mut sessions_changed = false;
         if seq > self.sessions_through {
             self.sessions_through = seq;
-            // Before what is remembered of an answer, which has the session as it was answered.
-            sessions_changed = self.apply_to_threads(at, change);
-            sessions_changed |= self.apply_to_sessions(at, change);
-            sessions_changed |= self.apply_to_descendants(change);
+            if let Some(event) = event {
+                // Before what is remembered of an answer, which has the session as it was answered.
+                sessions_changed = self.apply_to_threads(at, event);
+                sessions_changed |= self.apply_to_sessions(at, event);
+                sessions_changed |= self.apply_to_descendants(event);
+            }
             if sessions_changed {
                 self.sessions_updated_at = Some(at.to_owned());
             }
@@ -37,25 +43,28 @@ impl State {
             if self.daemon.updated_at.as_deref() != Some(at) {
                 self.daemon.updated_at = Some(at.to_owned());
             }
-            self.apply_to_daemon(at, change);
+            if let Some(event) = event {
+                self.apply_to_daemon(at, message, event);
+            }
         }
         sessions_changed
     }
 
-    fn apply_to_daemon(&mut self, at: &str, change: &Change) {
+    fn apply_to_daemon(&mut self, at: &str, message: &str, event: &EventDetail) {
         let now = || Some(at.to_owned());
         let daemon = &mut self.daemon;
-        match change {
-            Change::DaemonStarted { pid, external } => {
+        match event {
+            EventDetail::Daemon(DaemonEvent::Started { pid, strategy, .. }) => {
                 daemon.started = true;
                 daemon.started_at = now();
                 daemon.stopped_at = None;
                 daemon.pid = *pid;
-                let status = if *external { ChildStatus::External } else { ChildStatus::Starting };
+                let is_external = strategy == "external";
+                let status = if is_external { ChildStatus::External } else { ChildStatus::Starting };
                 daemon.child = ChildState { status, state: ChildPhase::Starting, ..ChildState::default() };
                 daemon.codex = None;
             }
-            Change::DaemonStopped => {
+            EventDetail::Daemon(DaemonEvent::Stopped {}) => {
                 daemon.started = false;
                 daemon.stopped_at = now();
                 daemon.pid = None;
@@ -65,9 +74,31 @@ impl State {
                     daemon.child = ChildState { exited_at: now(), ..ChildState::default() };
                 }
             }
-            Change::ChildStarted { pid, generation } => {
-                let before = std::mem::take(&mut daemon.child);
-                daemon.child = ChildState {
+            EventDetail::Child(event) => self.apply_to_child(at, message, event),
+            EventDetail::Notification(NotificationEvent::Other(PassedThrough::RateLimits(limits))) => {
+                daemon.account.rate_limits = Some(limits.clone());
+                daemon.account.updated_at = now();
+            }
+            EventDetail::Notification(NotificationEvent::Other(PassedThrough::Account {
+                auth_mode,
+                plan_type,
+            })) => {
+                daemon.account.auth_mode.clone_from(auth_mode);
+                daemon.account.plan_type.clone_from(plan_type);
+                daemon.account.updated_at = now();
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_to_child(&mut self, at: &str, message: &str, event: &ChildEvent) {
+        let now = || Some(at.to_owned());
+        let child = &mut self.daemon.child;
+        match event {
+            ChildEvent::External { .. } => child.status = ChildStatus::External,
+            ChildEvent::Started { pid, generation, .. } => {
+                let before = std::mem::take(child);
+                *child = ChildState {
                     status: ChildStatus::Starting,
                     pid: *pid,
                     started_at: now(),
@@ -80,8 +111,7 @@ impl State {
                     ..ChildState::default()
                 };
             }
-            Change::Connected { generation } => {
-                let child = &mut daemon.child;
+            ChildEvent::Connected { generation, .. } => {
                 if child.status == ChildStatus::External {
                     child.started_at = now();
                     child.state = ChildPhase::External;
@@ -94,56 +124,51 @@ impl State {
                 child.next_start_at = None;
                 child.stderr_tail.clear();
             }
-            Change::ChildBackoff { until, deaths, crash_loop, cause, stderr_tail } => {
-                let child = &mut daemon.child;
+            ChildEvent::Backoff(schedule) | ChildEvent::CrashLoop(schedule) => {
+                let is_crash_loop = matches!(event, ChildEvent::CrashLoop(_));
                 if child.status != ChildStatus::External {
                     child.status = ChildStatus::Failed;
                 }
-                child.state = if *crash_loop { ChildPhase::CrashLoop } else { ChildPhase::Backoff };
-                child.deaths = *deaths;
-                child.next_start_at.clone_from(until);
-                child.last_error = Some(cause.clone());
-                child.stderr_tail.clone_from(stderr_tail);
+                child.state = if is_crash_loop { ChildPhase::CrashLoop } else { ChildPhase::Backoff };
+                child.deaths = schedule.deaths;
+                child.next_start_at.clone_from(&schedule.until);
+                child.last_error = Some(schedule.cause.clone().unwrap_or_else(|| message.to_owned()));
+                child.stderr_tail.clone_from(&schedule.stderr_tail);
             }
-            Change::ChildExited { code, signal, expected, message } => {
-                (daemon.child.status, daemon.child.state) = match expected {
+            ChildEvent::Exited { code, signal, expected } => {
+                (child.status, child.state) = match expected {
                     true => (ChildStatus::Stopped, ChildPhase::Stopped),
                     false => (ChildStatus::Failed, ChildPhase::Backoff),
                 };
-                daemon.child.pid = None;
-                daemon.child.exited_at = now();
-                daemon.child.exit_code = *code;
-                daemon.child.signal.clone_from(signal);
+                child.pid = None;
+                child.exited_at = now();
+                child.exit_code = *code;
+                child.signal.clone_from(signal);
                 if !expected {
-                    daemon.child.last_error = Some(message.clone());
+                    child.last_error = Some(message.to_owned());
                 }
             }
-            Change::ChildFailed { message } => {
-                daemon.child.status = ChildStatus::Failed;
-                daemon.child.state = ChildPhase::Backoff;
-                daemon.child.pid = None;
-                daemon.child.exited_at = now();
-                daemon.child.last_error = Some(message.clone());
+            ChildEvent::SpawnFailed(_) | ChildEvent::Error(_) | ChildEvent::KillFailed(_) => {
+                child.status = ChildStatus::Failed;
+                child.state = ChildPhase::Backoff;
+                child.pid = None;
+                child.exited_at = now();
+                child.last_error = Some(message.to_owned());
             }
-            Change::RateLimits(limits) => {
-                daemon.account.rate_limits = Some(limits.clone());
-                daemon.account.updated_at = now();
-            }
-            Change::Account { auth_mode, plan_type } => {
-                daemon.account.auth_mode.clone_from(auth_mode);
-                daemon.account.plan_type.clone_from(plan_type);
-                daemon.account.updated_at = now();
-            }
-            Change::CodexState(record) => {
-                let updated = || CodexRecord { since: at.to_owned(), ..record.clone() };
-                daemon.codex = (record.state != "ready").then(updated);
-            }
-            Change::ChildExternal => daemon.child.status = ChildStatus::External,
-            Change::ConnectionFailed { message } => {
-                daemon.child.last_error = Some(message.clone());
-                if daemon.child.state == ChildPhase::External {
-                    daemon.child.state = ChildPhase::Backoff;
+            ChildEvent::ConnectFailed { .. } | ChildEvent::TransportClosed { .. } => {
+                child.last_error = Some(message.to_owned());
+                if child.state == ChildPhase::External {
+                    child.state = ChildPhase::Backoff;
                 }
+            }
+            ChildEvent::CodexStateChanged { state, message, command } => {
+                let record = CodexRecord {
+                    state: state.clone(),
+                    message: message.clone(),
+                    command: command.clone(),
+                    since: at.to_owned(),
+                };
+                self.daemon.codex = (state != "ready").then_some(record);
             }
             _ => {}
         }
@@ -170,44 +195,65 @@ impl State {
         self.private.answer(at, answer);
     }
 
-    /// Returns whether the change was one of a session's.
-    fn apply_to_sessions(&mut self, at: &str, change: &Change) -> bool {
-        let sessions = &mut self.sessions;
-        match change {
-            Change::RequestOpened(request) => {
+    /// Returns whether the event changed a session.
+    fn apply_to_sessions(&mut self, at: &str, event: &EventDetail) -> bool {
+        match event {
+            EventDetail::Session(event) => self.apply_to_session(at, event),
+            EventDetail::Turn(event) => self.apply_to_turn_memory(at, event),
+            EventDetail::Request(RequestEvent::Opened { request, .. }) => {
                 self.requests.insert(std::sync::Arc::new((**request).clone()));
                 true
             }
-            Change::RequestResolved(resolution) => self.requests.resolve(at, resolution),
-            Change::SessionOpened { session, settings, policy, trust, key } => {
-                sessions.insert((**session).clone());
-                if let Some(settings) = settings.as_ref().filter(|settings| !settings.is_empty()) {
-                    self.private.of(&session.session_id).settings = settings.clone();
+            EventDetail::Request(RequestEvent::Resolved {
+                request_id,
+                resolved_by,
+                decision,
+                reason,
+                ..
+            }) => self.requests.resolve(at, request_id, *resolved_by, decision.as_ref(), reason.as_deref()),
+            _ => false,
+        }
+    }
+
+    fn apply_to_session(&mut self, at: &str, event: &SessionEvent) -> bool {
+        let sessions = &mut self.sessions;
+        match event {
+            SessionEvent::Created(opened) | SessionEvent::Resumed(opened) => {
+                let session = &opened.session;
+                sessions.insert(session.clone());
+                if !opened.settings.is_empty() {
+                    self.private.of(&session.session_id).settings = opened.settings.clone();
                 }
-                if let Some(policy) = policy.filter(|policy| *policy != RequestPolicy::default()) {
-                    self.private.of(&session.session_id).requests = policy;
+                if opened.request_policy != RequestPolicy::default() {
+                    self.private.of(&session.session_id).requests = opened.request_policy;
                 }
                 self.show_thread_in_session(at, &session.session_id);
-                if let Some(trust) = trust {
-                    self.private.of(&session.session_id).trust = Some(*trust);
+                if let Some(trust) = opened.trust {
+                    self.private.of(&session.session_id).trust = Some(trust);
                     if let Some(cwd) = &session.cwd {
-                        self.private.trust(cwd, *trust);
+                        self.private.trust(cwd, trust);
                     }
                 }
-                self.remember(at, key.as_ref(), &session.session_id, |_| {});
+                self.remember(at, opened.idempotency.as_ref(), &session.session_id, |_| {});
                 true
             }
-            Change::SessionTrust { session_id, trust } => {
+            SessionEvent::Recreated { session, .. } => {
+                sessions.insert((**session).clone());
+                self.show_thread_in_session(at, &session.session_id);
+                true
+            }
+            SessionEvent::Trust { session_id, trust, .. } => {
                 sessions.update(session_id, |session| session.trust = *trust)
             }
-            Change::SessionClosed { session_id, reason } => sessions.update(session_id, |session| {
+            SessionEvent::Closed { session_id, reason } => sessions.update(session_id, |session| {
                 session.status = SessionStatus::Closed;
                 session.current_turn_id = None;
                 session.held = None;
-                session.closed_reason = Some(reason.clone());
+                session.closed_reason =
+                    Some(reason.clone().unwrap_or_else(|| DEFAULT_CLOSE_REASON.to_owned()));
                 session.updated_at = at.to_owned();
             }),
-            Change::SessionHeld { session_id, held } => {
+            SessionEvent::Held { session_id, held, .. } => {
                 if held.cause == HoldCause::TurnRefused {
                     // What was refused is known not to have begun.
                     for turn in &mut self.private.of(session_id).queue {
@@ -219,11 +265,11 @@ impl State {
                     session.updated_at = at.to_owned();
                 })
             }
-            Change::SessionReleased { session_id } => sessions.update(session_id, |session| {
+            SessionEvent::Released { session_id, .. } => sessions.update(session_id, |session| {
                 session.held = None;
                 session.updated_at = at.to_owned();
             }),
-            Change::SessionForgotten { session_id } => {
+            SessionEvent::Forgotten { session_id, .. } => {
                 self.private.sessions.remove(session_id);
                 let thread_id = sessions.get(session_id).and_then(|session| session.thread_id.clone());
                 let was_known = sessions.remove(session_id);
@@ -232,24 +278,30 @@ impl State {
                 }
                 was_known
             }
-            Change::TurnAccepted { session_id, turn_id, queue_id, key, steered, .. } => {
+        }
+    }
+
+    /// Applies an event of a turn to the queue and the stored responses; `threads.rs` applies it to the turn.
+    fn apply_to_turn_memory(&mut self, at: &str, event: &TurnEvent) -> bool {
+        match event {
+            TurnEvent::Accepted { session_id, turn_id, queue_id, idempotency, steered, .. } => {
                 if let Some(queue_id) = queue_id {
                     self.private.dequeue(session_id, queue_id);
                 }
-                self.remember(at, key.as_ref(), session_id, |answer| {
+                self.remember(at, idempotency.as_ref(), session_id, |answer| {
                     answer.turn_id = Some(turn_id.clone());
                     answer.steered = *steered;
                 });
                 self.sessions.get(session_id).is_some()
             }
-            Change::TurnSubmitted { session_id, client_message_id, queue_id, key } => {
+            TurnEvent::Submitted { session_id, client_message_id, queue_id, idempotency, .. } => {
                 if let Some(queue_id) = queue_id {
                     let queue = &mut self.private.of(session_id).queue;
                     for turn in queue.iter_mut().filter(|turn| turn.queue_id == *queue_id) {
                         turn.submitted = true;
                     }
                 }
-                if let Some(key) = key {
+                if let Some(key) = idempotency {
                     let answer = StoredResponse {
                         key: key.clone(),
                         session: None,
@@ -262,20 +314,22 @@ impl State {
                 }
                 true
             }
-            Change::TurnRejected { session_id, queue_id, key } => {
+            TurnEvent::Rejected { session_id, queue_id, idempotency_key, .. } => {
                 if let Some(queue_id) = queue_id {
                     self.private.dequeue(session_id, queue_id);
                 }
-                if let Some(key) = key {
+                if let Some(key) = idempotency_key {
                     self.private.answers.remove(key);
                 }
                 true
             }
-            Change::TurnQueued { session_id, turn, key } => {
+            TurnEvent::Queued { session_id, turn, idempotency, .. } => {
                 let turn = QueuedTurn { order: self.through, ..(**turn).clone() };
                 let queue_id = turn.queue_id.clone();
                 self.private.of(session_id).queue.push_back(turn);
-                self.remember(at, key.as_ref(), session_id, |answer| answer.queue_id = Some(queue_id));
+                self.remember(at, idempotency.as_ref(), session_id, |answer| {
+                    answer.queue_id = Some(queue_id);
+                });
                 true
             }
             _ => false,

@@ -5,11 +5,10 @@
 //! the beginning.
 //! The module is pure: it has no clock and no tasks, and only [`snapshot`] uses files.
 
-mod change;
 mod daemon;
 mod descendants;
 mod event;
-pub mod event_type;
+mod events;
 mod fold;
 mod held;
 mod level;
@@ -30,10 +29,13 @@ mod threads;
 pub mod turn;
 mod turn_end;
 
-pub use change::{Change, FoundTurn};
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
 pub use descendants::{Descendants, Root};
 pub use event::Event;
+pub use events::{
+    ChildEvent, DaemonEvent, EventDetail, FreeText, LogDamage, MissingTurn, NotificationEvent, PassedThrough,
+    RequestEvent, RestartSchedule, SessionEvent, SessionOpened, TurnEvent, preview,
+};
 pub use held::{Held, HoldCause};
 pub use level::Level;
 pub use new_event::NewEvent;

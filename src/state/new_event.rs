@@ -1,8 +1,6 @@
 //! [`NewEvent`]: an event before the recorder gives it a sequence number.
 
-use serde_json::Value;
-
-use super::change::Change;
+use super::events::EventDetail;
 use super::level::Level;
 
 /// An event that has not been numbered yet.
@@ -10,40 +8,32 @@ use super::level::Level;
 pub struct NewEvent {
     /// How much attention it needs.
     pub level: Level,
-    /// Its name, such as `turn.accepted`.
-    pub event_type: &'static str,
     /// One sentence for the user.
     pub message: String,
     /// The text of a JSON object, or `None` for `null`.
-    pub detail: Option<String>,
-    /// What it does to the records.
-    pub change: Change,
+    pub json: Option<String>,
+    /// Its type, and what it means to the records.
+    pub detail: EventDetail,
 }
 
 impl NewEvent {
-    /// An event that changes no record.
-    pub fn without_state_change(
-        level: Level,
-        event_type: &'static str,
-        message: impl Into<String>,
-        detail: Value,
-    ) -> Self {
-        Self { level, event_type, message: message.into(), detail: text_of(detail), change: Change::None }
+    /// An event with the text of its detail.
+    pub(super) fn new(detail: EventDetail) -> Self {
+        let (level, message) = detail.text();
+        Self { level, message, json: detail.json(), detail }
     }
 
-    /// An event whose change is read from its own detail, so that it cannot differ from what a restart reads.
-    pub fn with_state_change(
-        level: Level,
-        event_type: &'static str,
-        message: impl Into<String>,
-        detail: Value,
-    ) -> Self {
-        let message = message.into();
-        let change = Change::read(event_type, &message, &detail);
-        Self { level, event_type, message, detail: text_of(detail), change }
+    /// An event whose message and JSON object were made from the app-server's text, without parsing all of it.
+    ///
+    /// `detail` must be what [`EventDetail::read`] reads from them.
+    pub fn with_text(detail: impl Into<EventDetail>, message: String, json: String) -> Self {
+        let detail = detail.into();
+        Self { level: detail.text().0, message, json: Some(json), detail }
     }
 }
 
-fn text_of(detail: Value) -> Option<String> {
-    if detail.is_null() { None } else { Some(detail.to_string()) }
+impl<E: Into<EventDetail>> From<E> for NewEvent {
+    fn from(event: E) -> Self {
+        Self::new(event.into())
+    }
 }

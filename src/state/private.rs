@@ -52,7 +52,7 @@ pub struct PrivateSession {
 }
 
 /// The idempotency key of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IdempotencyKey {
     /// The value of the Idempotency-Key header.

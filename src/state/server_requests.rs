@@ -96,8 +96,7 @@ pub struct ServerRequest {
 }
 
 /// How a request ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     /// Which.
     pub request_id: String,
@@ -160,8 +159,15 @@ impl ServerRequests {
     }
 
     /// Ends a request that waits; `false` when there is none.
-    pub(super) fn resolve(&mut self, at: &str, resolution: &Resolution) -> bool {
-        let ordinal = self.by_id.get(&resolution.request_id);
+    pub(super) fn resolve(
+        &mut self,
+        at: &str,
+        request_id: &str,
+        by: ResolvedBy,
+        decision: Option<&Value>,
+        reason: Option<&str>,
+    ) -> bool {
+        let ordinal = self.by_id.get(request_id);
         let Some(request) = ordinal.and_then(|ordinal| self.records.get_mut(ordinal)) else { return false };
         if request.status == ServerRequestStatus::Resolved {
             return false;
@@ -169,9 +175,9 @@ impl ServerRequests {
         let request = Arc::make_mut(request);
         request.status = ServerRequestStatus::Resolved;
         request.resolved_at = Some(at.to_owned());
-        request.resolved_by = Some(resolution.resolved_by);
-        request.decision.clone_from(&resolution.decision);
-        request.reason.clone_from(&resolution.reason);
+        request.resolved_by = Some(by);
+        request.decision = decision.cloned();
+        request.reason = reason.map(str::to_owned);
         self.forget();
         true
     }

@@ -1,18 +1,33 @@
 //! The threads of sub-agents, from events, and the session that decides about them.
 
-use super::change::Change;
+use serde_json::Value;
+
 use super::descendants::{CallingTurn, RunningTurn};
+use super::events::{ChildEvent, DaemonEvent, EventDetail, NotificationEvent, PassedThrough};
+use super::events::{SessionEvent, TurnEvent};
 use super::records::State;
 use super::server_requests::ServerRequest;
 use crate::codex::protocol::items::called_sub_agents;
 
-impl Change {
+impl EventDetail {
     /// Whether it may report that a thread descends from another one, so that later events are about a descendant.
     pub fn may_add_descendant(&self) -> bool {
+        if let EventDetail::Notification(NotificationEvent::ThreadStarted { parent_thread_id, .. }) = self {
+            return parent_thread_id.is_some();
+        }
+        self.completed_item().is_some_and(|(thread_id, _, item)| called_sub_agents(thread_id, item).is_some())
+    }
+
+    /// The thread, the turn and the item, when an item is complete.
+    fn completed_item(&self) -> Option<(&String, &String, &Value)> {
         match self {
-            Change::ThreadStarted { .. } => true,
-            Change::ItemCompleted { thread_id, item, .. } => called_sub_agents(thread_id, item).is_some(),
-            _ => false,
+            EventDetail::Turn(TurnEvent::ItemRead { thread_id, turn_id, item, .. })
+            | EventDetail::Notification(NotificationEvent::Other(PassedThrough::ItemCompleted {
+                thread_id,
+                turn_id,
+                item,
+            })) => Some((thread_id, turn_id, item)),
+            _ => None,
         }
     }
 }
@@ -41,28 +56,34 @@ impl State {
         self.sessions.get(owner).map(|session| session.session_id.as_str())
     }
 
-    /// Applies a change to the descendants; returns whether it was about them.
-    pub(super) fn apply_to_descendants(&mut self, change: &Change) -> bool {
-        match change {
-            Change::ThreadStarted { thread_id, parent_thread_id } => {
-                self.add_descendant(thread_id, parent_thread_id, None)
+    /// Applies an event to the descendants; returns whether it was about them.
+    pub(super) fn apply_to_descendants(&mut self, event: &EventDetail) -> bool {
+        if let Some((thread_id, turn_id, item)) = event.completed_item() {
+            let Some((sender, receivers)) = called_sub_agents(thread_id, item) else { return false };
+            let caller = CallingTurn { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
+            let mut is_change = false;
+            for receiver in &receivers {
+                is_change |= self.add_descendant(receiver, &sender, Some(caller.clone()));
             }
-            Change::ItemCompleted { thread_id, turn_id, item } => {
-                let Some((sender, receivers)) = called_sub_agents(thread_id, item) else { return false };
-                let caller = CallingTurn { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
-                let mut is_change = false;
-                for receiver in &receivers {
-                    is_change |= self.add_descendant(receiver, &sender, Some(caller.clone()));
-                }
-                is_change
-            }
-            Change::TurnStarted { thread_id, turn_id, root_turn_id, .. } => {
+            return is_change;
+        }
+        match event {
+            EventDetail::Notification(NotificationEvent::ThreadStarted {
+                thread_id,
+                parent_thread_id: Some(parent),
+            }) => self.add_descendant(thread_id, parent, None),
+            EventDetail::Notification(NotificationEvent::TurnStarted {
+                thread_id,
+                turn_id,
+                root_turn_id,
+                ..
+            }) => {
                 let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
                 descendant.current =
                     Some(RunningTurn { turn_id: turn_id.clone(), root_turn_id: root_turn_id.clone() });
                 true
             }
-            Change::TurnCompleted { thread_id, turn_id, .. } => {
+            EventDetail::Notification(NotificationEvent::TurnCompleted { thread_id, turn_id, .. }) => {
                 let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
                 if descendant.current.as_ref().is_some_and(|current| current.turn_id == *turn_id) {
                     descendant.current = None;
@@ -70,12 +91,17 @@ impl State {
                 true
             }
             // The turns of descendants are carried by the connection like all others.
-            Change::ConnectionFailed { .. } | Change::DaemonStarted { .. } | Change::Connected { .. } => {
+            EventDetail::Daemon(DaemonEvent::Started { .. })
+            | EventDetail::Child(
+                ChildEvent::Connected { .. }
+                | ChildEvent::ConnectFailed { .. }
+                | ChildEvent::TransportClosed { .. },
+            ) => {
                 let any = self.descendants.all_running().next().is_some();
                 self.descendants.by_thread.values_mut().for_each(|descendant| descendant.current = None);
                 any
             }
-            Change::SessionForgotten { .. } => {
+            EventDetail::Session(SessionEvent::Forgotten { .. }) => {
                 let threads = &self.descendants.by_thread;
                 let is_kept = |thread_id: &String| {
                     self.sessions.of_thread(&self.descendants.root(thread_id, None).thread_id).is_some()

@@ -1,4 +1,5 @@
 mod descendants;
+mod events;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn opened(session_id: &str, thread_id: &str) -> (&'static str, Value) {
         "sessionId": session_id, "threadId": thread_id, "purpose": "duplex",
         "session": session(session_id, thread_id), "settings": {"model": "m"}
     });
-    (event_type::SESSION_CREATED, detail)
+    ("session.created", detail)
 }
 
 fn event(seq: u64, event_type: &str, detail: Value) -> Event {
@@ -35,7 +36,7 @@ fn event(seq: u64, event_type: &str, detail: Value) -> Event {
 
 fn fold(state: &mut State, events: &[Event]) {
     for event in events {
-        state.apply(event.seq, &event.created_at, &event.change());
+        event.apply_to(state);
     }
 }
 
@@ -53,7 +54,7 @@ fn turn(status: &str) -> Value {
 
 #[test]
 fn turn_goes_from_accepted_to_completed() {
-    let accepted = (event_type::TURN_ACCEPTED, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
+    let accepted = ("turn.accepted", json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let state = folded(vec![opened("s", "t"), accepted.clone()]);
     let session = state.sessions.get("s").unwrap();
     assert_eq!(session.current_turn_id.as_deref(), Some("u"));
@@ -63,8 +64,8 @@ fn turn_goes_from_accepted_to_completed() {
     let state = folded(vec![
         opened("s", "t"),
         accepted.clone(),
-        (event_type::TURN_STARTED, turn("inProgress")),
-        (event_type::TURN_COMPLETED, turn("completed")),
+        ("app-server.turn.started", turn("inProgress")),
+        ("app-server.turn.completed", turn("completed")),
         // An acceptance that comes late does not revive the turn.
         accepted,
     ]);
@@ -79,7 +80,7 @@ fn turn_goes_from_accepted_to_completed() {
 #[test]
 fn retried_error_keeps_the_turn_and_final_error_ends_it() {
     let error = |will_retry| {
-        (event_type::TURN_ERROR, json!({"threadId": "t", "turnId": "u", "willRetry": will_retry}))
+        ("app-server.turn.error", json!({"threadId": "t", "turnId": "u", "willRetry": will_retry}))
     };
     let state = folded(vec![opened("s", "t"), error(true)]);
     let session = state.sessions.get("s").unwrap();
@@ -96,8 +97,8 @@ fn retried_error_keeps_the_turn_and_final_error_ends_it() {
 fn missing_completion_fails_the_turn() {
     let state = folded(vec![
         opened("s", "t"),
-        (event_type::TURN_STARTED, turn("inProgress")),
-        (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"})),
+        ("app-server.turn.started", turn("inProgress")),
+        ("app-server.turn.completed.missing", json!({"sessionId": "s", "threadId": "t", "turnId": "u"})),
     ]);
     let session = state.sessions.get("s").unwrap();
     assert_eq!(session.current_turn_id, None);
@@ -108,7 +109,7 @@ fn missing_completion_fails_the_turn() {
 fn turns_of_foreign_threads_change_nothing() {
     let before = folded(vec![opened("s", "other")]);
     let mut after = before.clone();
-    fold(&mut after, &[event(2, event_type::TURN_STARTED, turn("inProgress"))]);
+    fold(&mut after, &[event(2, "app-server.turn.started", turn("inProgress"))]);
     assert_eq!(after.sessions, before.sessions);
     assert_eq!(after.sessions_updated_at, before.sessions_updated_at);
 }
@@ -117,8 +118,8 @@ fn turns_of_foreign_threads_change_nothing() {
 fn closed_session_has_no_turn_and_is_not_busy() {
     let state = folded(vec![
         opened("s", "t"),
-        (event_type::TURN_STARTED, turn("inProgress")),
-        (event_type::SESSION_CLOSED, json!({"sessionId": "s"})),
+        ("app-server.turn.started", turn("inProgress")),
+        ("session.closed", json!({"sessionId": "s"})),
     ]);
     let session = state.sessions.get("s").unwrap();
     assert_eq!((session.status, &session.current_turn_id), (SessionStatus::Closed, &None));
@@ -128,9 +129,9 @@ fn closed_session_has_no_turn_and_is_not_busy() {
 fn turn_belongs_to_the_session_that_started_it() {
     let accepted = |session_id: &str, turn_id: &str, steered: bool| {
         let detail = json!({"sessionId": session_id, "threadId": "t", "turnId": turn_id, "steered": steered});
-        (event_type::TURN_ACCEPTED, detail)
+        ("turn.accepted", detail)
     };
-    let begun = |turn_id| (event_type::TURN_STARTED, json!({"threadId": "t", "turnId": turn_id}));
+    let begun = |turn_id| ("app-server.turn.started", json!({"threadId": "t", "turnId": turn_id}));
     let sessions = vec![opened("s", "t"), opened("z", "t")];
     let events = [sessions.clone(), vec![accepted("s", "u", false), accepted("z", "u", true), begun("v")]];
     let state = folded(events.concat());
@@ -176,7 +177,7 @@ fn turns_of_an_older_registry_move_to_their_threads() {
 fn queued_turns_have_one_order_for_all_sessions_of_a_thread() {
     let queued = |session_id: &str, id: &str| {
         let turn = json!({"queueId": id, "queuedAt": "T0", "input": [], "settings": {}});
-        (event_type::TURN_QUEUED, json!({"sessionId": session_id, "turn": turn}))
+        ("turn.queued", json!({"sessionId": session_id, "turn": turn}))
     };
     let mut events = vec![opened("s", "t"), opened("z", "t"), opened("o", "other")];
     events.extend([queued("z", "1"), queued("s", "2"), queued("o", "3"), queued("z", "4")]);
@@ -190,7 +191,7 @@ fn queued_turns_have_one_order_for_all_sessions_of_a_thread() {
 fn queued_turn_stays_until_it_is_accepted_or_rejected() {
     let queued = |id: &str| {
         let turn = json!({"queueId": id, "queuedAt": "T0", "input": [], "settings": {}});
-        (event_type::TURN_QUEUED, json!({"sessionId": "s", "turn": turn}))
+        ("turn.queued", json!({"sessionId": "s", "turn": turn}))
     };
     let waiting = |events: Vec<(&str, Value)>| {
         let state = folded([vec![opened("s", "t"), queued("1"), queued("2"), queued("3")], events].concat());
@@ -199,23 +200,21 @@ fn queued_turn_stays_until_it_is_accepted_or_rejected() {
     let rest = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), false)).collect::<Vec<_>>();
     assert_eq!(waiting(vec![]), rest(&["1", "2", "3"]));
     let about = |id| json!({"sessionId": "s", "turnId": "u", "queueId": id, "clientMessageId": id});
-    assert_eq!(waiting(vec![(event_type::TURN_SUBMITTED, about("1"))])[0], ("1".to_owned(), true));
-    assert_eq!(waiting(vec![(event_type::TURN_ACCEPTED, about("1"))]), rest(&["2", "3"]));
-    assert_eq!(waiting(vec![(event_type::TURN_REJECTED, about("2"))]), rest(&["1", "3"]));
+    assert_eq!(waiting(vec![("turn.submitted", about("1"))])[0], ("1".to_owned(), true));
+    assert_eq!(waiting(vec![("turn.accepted", about("1"))]), rest(&["2", "3"]));
+    assert_eq!(waiting(vec![("turn.rejected", about("2"))]), rest(&["1", "3"]));
 }
 
 #[test]
 fn idempotency_key_keeps_the_first_response() {
     let turn = json!({"sessionId": "s", "threadId": "t", "turnId": "u"});
-    let submitted = (
-        event_type::TURN_SUBMITTED,
-        with(turn.clone(), json!({"clientMessageId": "c", "idempotency": key("k")})),
-    );
+    let submitted =
+        ("turn.submitted", with(turn.clone(), json!({"clientMessageId": "c", "idempotency": key("k")})));
     let state = folded(vec![opened("s", "t"), submitted.clone()]);
     assert_eq!(state.private.answers["k"].session, None, "the outcome is not known yet");
-    let accepted = (event_type::TURN_ACCEPTED, with(turn, json!({"idempotency": key("k")})));
+    let accepted = ("turn.accepted", with(turn, json!({"idempotency": key("k")})));
     let completed =
-        (event_type::TURN_COMPLETED, json!({"threadId": "t", "turnId": "u", "status": "completed"}));
+        ("app-server.turn.completed", json!({"threadId": "t", "turnId": "u", "status": "completed"}));
     let state = folded(vec![opened("s", "t"), submitted, accepted, completed]);
     let answer = &state.private.answers["k"];
     assert_eq!(answer.turn_id.as_deref(), Some("u"));
@@ -229,9 +228,9 @@ fn found_turn_has_its_status_and_is_shown_only_as_the_newest() {
         let detail = json!({
             "sessionId": "s", "threadId": "t", "turnId": "u", "status": status, "isNewest": is_newest,
         });
-        (event_type::TURN_ACCEPTED, detail)
+        ("turn.accepted", detail)
     };
-    let newer = (event_type::TURN_ACCEPTED, json!({ "sessionId": "s", "turnId": "v" }));
+    let newer = ("turn.accepted", json!({ "sessionId": "s", "turnId": "v" }));
     for (events, current, last, status) in [
         (vec![found("interrupted", true)], None, "u", "interrupted"),
         (vec![found("inProgress", true)], Some("u"), "u", "inProgress"),
@@ -247,12 +246,12 @@ fn found_turn_has_its_status_and_is_shown_only_as_the_newest() {
 
 #[test]
 fn later_report_of_the_app_server_corrects_the_last_turn_only() {
-    let missing = (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
-    let settled = |turn_id, status| {
-        (event_type::TURN_SETTLED, json!({"sessionId": "s", "turnId": turn_id, "status": status}))
-    };
+    let missing =
+        ("app-server.turn.completed.missing", json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
+    let settled =
+        |turn_id, status| ("turn.settled", json!({"sessionId": "s", "turnId": turn_id, "status": status}));
     let session = |events: Vec<(&str, Value)>| folded(events).sessions.get("s").unwrap().clone();
-    let begun = vec![opened("s", "t"), (event_type::TURN_STARTED, turn("inProgress")), missing];
+    let begun = vec![opened("s", "t"), ("app-server.turn.started", turn("inProgress")), missing];
     let after = session([begun.clone(), vec![settled("u", "interrupted")]].concat());
     assert_eq!((after.last_turn_status.as_deref(), &after.current_turn_id), (Some("interrupted"), &None));
     let after = session([begun.clone(), vec![settled("older", "interrupted")]].concat());
@@ -263,15 +262,14 @@ fn later_report_of_the_app_server_corrects_the_last_turn_only() {
 
 #[test]
 fn child_state_follows_its_events() {
-    let started = (event_type::DAEMON_STARTED, json!({"strategy": "spawn", "pid": 10}));
-    let child = (event_type::CHILD_STARTED, json!({"pid": 11}));
-    let exited =
-        |expected| (event_type::CHILD_EXITED, json!({"code": 3, "signal": null, "expected": expected}));
+    let started = ("daemon.started", json!({"strategy": "spawn", "pid": 10}));
+    let child = ("child.started", json!({"pid": 11}));
+    let exited = |expected| ("child.exited", json!({"code": 3, "signal": null, "expected": expected}));
     let status = |events: Vec<(&str, Value)>| folded(events).daemon.child.status;
 
     assert_eq!(status(vec![started.clone()]), ChildStatus::Starting);
     assert_eq!(
-        status(vec![started.clone(), child.clone(), (event_type::CONNECTED, json!({}))]),
+        status(vec![started.clone(), child.clone(), ("app-server.connected", json!({}))]),
         ChildStatus::Running
     );
     assert_eq!(status(vec![started.clone(), child.clone(), exited(true)]), ChildStatus::Stopped);
@@ -281,13 +279,13 @@ fn child_state_follows_its_events() {
     assert_eq!(exited_child.last_error.as_deref(), Some("why"));
     assert_eq!(exited_child.state, ChildPhase::Backoff);
 
-    let external = (event_type::DAEMON_STARTED, json!({"strategy": "external"}));
+    let external = ("daemon.started", json!({"strategy": "external"}));
     assert_eq!(
-        status(vec![external.clone(), (event_type::CONNECTED, json!({}))]),
+        status(vec![external.clone(), ("app-server.connected", json!({}))]),
         ChildStatus::External,
         "a connection does not make the process ours"
     );
-    assert_eq!(status(vec![external, (event_type::DAEMON_STOPPED, Value::Null)]), ChildStatus::Idle);
+    assert_eq!(status(vec![external, ("daemon.stopped", Value::Null)]), ChildStatus::Idle);
 }
 
 fn with(mut detail: Value, more: Value) -> Value {
@@ -306,45 +304,45 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": status, "willRetry": flag});
         match kind {
             0 => (
-                event_type::DAEMON_STARTED,
+                "daemon.started",
                 json!({"strategy": if flag {"spawn"} else {"external"}, "pid": 1}),
             ),
-            1 => (event_type::DAEMON_STOPPED, Value::Null),
-            2 => (event_type::CHILD_STARTED, json!({"pid": 2})),
-            3 => (event_type::CHILD_EXITED, json!({"code": 1, "signal": null, "expected": flag})),
-            4 => (event_type::CONNECTED, json!({"generation": 2})),
+            1 => ("daemon.stopped", Value::Null),
+            2 => ("child.started", json!({"pid": 2})),
+            3 => ("child.exited", json!({"code": 1, "signal": null, "expected": flag})),
+            4 => ("app-server.connected", json!({"generation": 2})),
             24 | 25 => (
-                if kind == 24 { event_type::CHILD_BACKOFF } else { event_type::CHILD_CRASH_LOOP },
+                if kind == 24 { "child.backoff" } else { "child.crash_loop" },
                 json!({"until": "T", "deaths": 3, "cause": "it exited", "stderrTail": [s, t]}),
             ),
             5 | 6 => opened(s, t),
-            7 => (event_type::SESSION_CLOSED, turn),
-            8 => (event_type::TURN_ACCEPTED, turn),
-            9 => (event_type::TURN_STARTED, turn),
-            10 => (event_type::TURN_COMPLETED, turn),
-            11 => (event_type::TURN_ERROR, turn),
-            12 => (event_type::TURN_MISSING, turn),
-            13 => (event_type::SESSION_FORGOTTEN, turn),
-            14 => (event_type::TURN_SUBMITTED, with(turn, json!({"clientMessageId": "c", "queueId": u, "idempotency": key(t)}))),
-            15 => (event_type::TURN_ACCEPTED, with(turn, json!({"queueId": u, "idempotency": key(t)}))),
-            16 => (event_type::TURN_REJECTED, with(turn, json!({"queueId": u, "idempotencyKey": t}))),
-            17 => (event_type::TURN_QUEUED, with(turn, json!({
+            7 => ("session.closed", turn),
+            8 => ("turn.accepted", turn),
+            9 => ("app-server.turn.started", turn),
+            10 => ("app-server.turn.completed", turn),
+            11 => ("app-server.turn.error", turn),
+            12 => ("app-server.turn.completed.missing", turn),
+            13 => ("session.forgotten", turn),
+            14 => ("turn.submitted", with(turn, json!({"clientMessageId": "c", "queueId": u, "idempotency": key(t)}))),
+            15 => ("turn.accepted", with(turn, json!({"queueId": u, "idempotency": key(t)}))),
+            16 => ("turn.rejected", with(turn, json!({"queueId": u, "idempotencyKey": t}))),
+            17 => ("turn.queued", with(turn, json!({
                 "turn": {"queueId": u, "queuedAt": "T0", "input": [{"type": "text"}], "settings": {"a": 1}},
                 "idempotency": key(t),
             }))),
-            18 => (event_type::TURN_SETTLED, turn),
-            19 => (event_type::REQUEST_OPENED, json!({"request": {
+            18 => ("turn.settled", turn),
+            19 => ("request.opened", json!({"request": {
                 "requestId": u, "method": "m", "status": "pending", "sessionId": s, "threadId": t, "turnId": null,
                 "itemId": null, "decisions": ["accept"], "params": {}, "createdAt": "T0", "expiresAt": "T9",
                 "resolvedAt": null, "resolvedBy": null, "decision": null, "reason": null,
             }})),
-            21 => (event_type::NOTIFICATION, json!({"notificationMethod": "item/completed", "params": {
+            21 => ("app-server.notification", json!({"notificationMethod": "item/completed", "params": {
                 "threadId": t, "turnId": u, "item": {"type": "agentMessage", "id": "i", "text": status},
             }})),
-            22 => (event_type::NOTIFICATION, json!({"notificationMethod": "thread/tokenUsage/updated", "params": {
+            22 => ("app-server.notification", json!({"notificationMethod": "thread/tokenUsage/updated", "params": {
                 "threadId": t, "turnId": u, "tokenUsage": {"total": 1},
             }})),
-            20 => (event_type::REQUEST_RESOLVED, json!({
+            20 => ("request.resolved", json!({
                 "requestId": u, "resolvedBy": "client", "decision": "accept", "reason": null,
             })),
             _ => ("app-server.turn.message.delta", turn),
@@ -383,9 +381,12 @@ proptest! {
 
     #[test]
     fn event_text_holds_the_whole_change((name, detail) in any_event()) {
-        let event = NewEvent::with_state_change(Level::Info, name, "why", detail);
-        let detail = event.detail.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
-        prop_assert_eq!(event.change, Change::read(name, "why", &detail));
+        let read = EventDetail::read(name, &detail).unwrap();
+        if !matches!(read, EventDetail::Notification(NotificationEvent::Other(_) | NotificationEvent::MessageDelta {})) {
+            let written = NewEvent::new(read.clone()).json;
+            let written = written.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+            prop_assert_eq!(EventDetail::read(name, &written), Some(read));
+        }
     }
 
     #[test]

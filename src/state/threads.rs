@@ -30,12 +30,12 @@
 
 use std::collections::BTreeSet;
 
-use super::change::Change;
+use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use super::private::QueuedTurn;
 use super::records::State;
 use super::session::{Session, SessionStatus};
 use super::turn::{self, Phase, Turn, TurnPosition};
-use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
+use crate::codex::protocol::values::{THREAD_ACTIVE, TURN_FAILED, TURN_IN_PROGRESS};
 
 impl State {
     /// The session that started a turn; `None` for one that no session started, or that is not known (any more).
@@ -71,11 +71,13 @@ impl State {
         active.filter_map(|session| session.thread_id.as_deref()).collect()
     }
 
-    /// Applies a change to the turns; returns whether it was about a thread of a session.
-    pub(super) fn apply_to_threads(&mut self, at: &str, change: &Change) -> bool {
-        let Some((thread_id, turn_id)) = self.turn_of_change(change) else {
-            if let Change::ThreadStatusChanged { thread_id, is_active } = change {
-                self.turns.set_thread_active(thread_id, *is_active);
+    /// Applies an event to the turns; returns whether it was about a thread of a session.
+    pub(super) fn apply_to_threads(&mut self, at: &str, event: &EventDetail) -> bool {
+        let Some((thread_id, turn_id)) = self.turn_of_event(event) else {
+            if let EventDetail::Notification(NotificationEvent::ThreadStatusChanged { thread_id, status }) =
+                event
+            {
+                self.turns.set_thread_active(thread_id, status["type"] == THREAD_ACTIVE);
                 return self.sessions.update_active(thread_id, |session| session.updated_at = at.to_owned());
             }
             return false;
@@ -83,44 +85,99 @@ impl State {
         if self.sessions.in_thread(&thread_id).next().is_none() {
             return false;
         }
-        let turns = &mut self.turns;
         // Whether the sessions are touched by it even where their fields stay as they are.
-        let is_change = match change {
-            Change::TurnAccepted { session_id, steered, found, .. } => {
+        let is_change = match event {
+            EventDetail::Turn(event) => self.apply_to_turn(at, &thread_id, &turn_id, event),
+            EventDetail::Notification(NotificationEvent::Other(PassedThrough::TokensUsed {
+                usage, ..
+            })) => {
+                // After thread/resume the app-server repeats how much an old turn used.
+                if self.turns.get(&thread_id, &turn_id).is_none() {
+                    return false;
+                }
+                self.turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
+                    turn.token_usage = Some(usage.clone());
+                });
+                false
+            }
+            EventDetail::Notification(event) => self.apply_to_running_turn(at, &thread_id, &turn_id, event),
+            _ => false,
+        };
+        self.update_sessions(at, &thread_id, is_change);
+        true
+    }
+
+    /// Applies an event of a session's turn; returns whether the sessions are touched by it in any case.
+    fn apply_to_turn(&mut self, at: &str, thread_id: &str, turn_id: &str, event: &TurnEvent) -> bool {
+        let turns = &mut self.turns;
+        match event {
+            TurnEvent::Accepted { session_id, steered, status, is_newest, .. } => {
+                let found = status.as_deref().zip(*is_newest);
                 let place = match found {
-                    Some(found) if !found.is_newest => TurnPosition::Older,
+                    Some((_, false)) => TurnPosition::Older,
                     _ => TurnPosition::Newest,
                 };
-                turns.update(at, &thread_id, &turn_id, place, |turn| {
+                turns.update(at, thread_id, turn_id, place, |turn| {
                     if !steered && turn.started_by.is_none() {
                         turn.started_by = Some(session_id.clone());
                     }
-                    if let Some(found) = found.as_ref().filter(|found| found.status != TURN_IN_PROGRESS) {
-                        turn.end(at, Phase::Ended, &found.status, None);
+                    if let Some((status, _)) = found.filter(|(status, _)| *status != TURN_IN_PROGRESS) {
+                        turn.end(at, Phase::Ended, status, None);
                     }
                 });
                 false
             }
-            Change::TurnStarted { .. } => {
-                turns.update(at, &thread_id, &turn_id, TurnPosition::Running, |turn| {
+            TurnEvent::ItemRead { item, .. } => {
+                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| turn::add_item(turn, item));
+                false
+            }
+            TurnEvent::Missing(_) => {
+                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| {
+                    turn.end(at, Phase::CutOff, TURN_FAILED, None);
+                });
+                true
+            }
+            TurnEvent::Settled { status, error, .. } => {
+                turns.update(at, thread_id, turn_id, TurnPosition::Older, |turn| match status.as_str() {
+                    TURN_IN_PROGRESS => turn.reopen(),
+                    status => turn.end(at, Phase::Ended, status, error.as_ref()),
+                });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Applies a notification about a turn; returns whether the sessions are touched by it in any case.
+    fn apply_to_running_turn(
+        &mut self,
+        at: &str,
+        thread_id: &str,
+        turn_id: &str,
+        event: &NotificationEvent,
+    ) -> bool {
+        let turns = &mut self.turns;
+        match event {
+            NotificationEvent::TurnStarted { .. } => {
+                turns.update(at, thread_id, turn_id, TurnPosition::Running, |turn| {
                     if turn.phase == Phase::Accepted {
                         turn.phase = Phase::Started;
                     }
                 });
                 true
             }
-            Change::TurnCompleted { status, error, .. } => {
+            NotificationEvent::TurnCompleted { status, error, .. } => {
                 let is_end = status != TURN_IN_PROGRESS;
-                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
+                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| {
                     if is_end {
                         turn.end(at, Phase::Ended, status, error.as_ref());
                     }
                 });
                 true
             }
-            Change::TurnError { will_retry, error, .. } => {
+            NotificationEvent::TurnError { will_retry, error, .. } => {
                 let place = if *will_retry { TurnPosition::Running } else { TurnPosition::Newest };
-                turns.update(at, &thread_id, &turn_id, place, |turn| {
+                turns.update(at, thread_id, turn_id, place, |turn| {
                     if turn.is_over() {
                         return;
                     }
@@ -133,56 +190,38 @@ impl State {
                 });
                 true
             }
-            Change::ItemCompleted { item, .. } => {
-                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
-                    turn::add_item(turn, item)
-                });
+            NotificationEvent::Other(PassedThrough::ItemCompleted { item, .. }) => {
+                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| turn::add_item(turn, item));
                 false
-            }
-            // After thread/resume the app-server repeats how much an old turn used.
-            Change::TokensUsed { .. } if turns.get(&thread_id, &turn_id).is_none() => return false,
-            Change::TokensUsed { usage, .. } => {
-                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
-                    turn.token_usage = Some(usage.clone());
-                });
-                false
-            }
-            Change::TurnMissing { .. } => {
-                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
-                    turn.end(at, Phase::CutOff, TURN_FAILED, None);
-                });
-                true
-            }
-            Change::TurnSettled { status, error, .. } => {
-                turns.update(at, &thread_id, &turn_id, TurnPosition::Older, |turn| match status.as_str() {
-                    TURN_IN_PROGRESS => turn.reopen(),
-                    status => turn.end(at, Phase::Ended, status, error.as_ref()),
-                });
-                true
             }
             _ => false,
-        };
-        self.update_sessions(at, &thread_id, is_change);
-        true
+        }
     }
 
-    /// The thread and the turn that a change is about, if it is about a turn of a known session.
-    pub(super) fn turn_of_change(&self, change: &Change) -> Option<(String, String)> {
-        match change {
-            Change::TurnStarted { thread_id, turn_id, .. }
-            | Change::TurnCompleted { thread_id, turn_id, .. }
-            | Change::TurnError { thread_id, turn_id, .. }
-            | Change::ItemCompleted { thread_id, turn_id, .. }
-            | Change::TokensUsed { thread_id, turn_id, .. } => Some((thread_id.clone(), turn_id.clone())),
-            Change::TurnAccepted { session_id, thread_id, turn_id, .. }
-            | Change::TurnMissing { session_id, thread_id, turn_id }
-            | Change::TurnSettled { session_id, thread_id, turn_id, .. } => {
-                let session = self.sessions.get(session_id)?;
-                let thread_id = thread_id.as_ref().or(session.thread_id.as_ref())?;
-                Some((thread_id.clone(), turn_id.clone()))
+    /// The thread and the turn that an event is about, if it is about a turn of a known session.
+    pub(super) fn turn_of_event(&self, event: &EventDetail) -> Option<(String, String)> {
+        let (session_id, thread_id, turn_id) = match event {
+            EventDetail::Turn(TurnEvent::ItemRead { thread_id, turn_id, .. })
+            | EventDetail::Notification(
+                NotificationEvent::TurnStarted { thread_id, turn_id, .. }
+                | NotificationEvent::TurnCompleted { thread_id, turn_id, .. }
+                | NotificationEvent::TurnError { thread_id, turn_id, .. }
+                | NotificationEvent::Other(
+                    PassedThrough::ItemCompleted { thread_id, turn_id, .. }
+                    | PassedThrough::TokensUsed { thread_id, turn_id, .. },
+                ),
+            ) => return Some((thread_id.clone(), turn_id.clone())),
+            EventDetail::Turn(
+                TurnEvent::Accepted { session_id, thread_id, turn_id, .. }
+                | TurnEvent::Settled { session_id, thread_id, turn_id, .. },
+            ) => (session_id, thread_id, turn_id),
+            EventDetail::Turn(TurnEvent::Missing(missing)) => {
+                (&missing.session_id, &missing.thread_id, &missing.turn_id)
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        let session = self.sessions.get(session_id)?;
+        Some((thread_id.as_ref().or(session.thread_id.as_ref())?.clone(), turn_id.clone()))
     }
 
     /// Takes in that a session came to a thread in which a turn runs, or may have run before.

@@ -1,6 +1,6 @@
-//! Which turn a change ends.
+//! Which turn an event ends.
 
-use super::change::Change;
+use super::events::{EventDetail, NotificationEvent, TurnEvent};
 use super::records::State;
 use super::turn::Turn;
 use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
@@ -15,15 +15,16 @@ pub struct TurnEnd<'a> {
 }
 
 impl State {
-    /// The end that a change is to a turn of a session when it is applied now; `None` when that turn is over already.
+    /// The end that an event is to a turn of a session when it is applied now; `None` when that turn is over already.
     ///
     /// So each turn ends once, however often its end is reported.
-    pub fn turn_end<'a>(&'a self, change: &'a Change) -> Option<TurnEnd<'a>> {
-        let (thread_id, turn_id) = self.turn_of_change(change)?;
+    pub fn turn_end<'a>(&'a self, event: &'a EventDetail) -> Option<TurnEnd<'a>> {
+        let (thread_id, turn_id) = self.turn_of_event(event)?;
         let turn = self.turns.get(&thread_id, &turn_id)?;
-        let status = match change {
-            Change::TurnCompleted { status, .. } | Change::TurnSettled { status, .. } => status.as_str(),
-            Change::TurnMissing { .. } => TURN_FAILED,
+        let status = match event {
+            EventDetail::Notification(NotificationEvent::TurnCompleted { status, .. })
+            | EventDetail::Turn(TurnEvent::Settled { status, .. }) => status.as_str(),
+            EventDetail::Turn(TurnEvent::Missing(_)) => TURN_FAILED,
             _ => return None,
         };
         (!turn.is_over() && status != TURN_IN_PROGRESS).then_some(TurnEnd { turn, status })

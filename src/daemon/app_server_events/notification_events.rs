@@ -1,48 +1,65 @@
 //! The notifications of the app-server, as events.
 
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::codex::protocol::notifications::{
     CHANGING_RECORDS, Delta, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff, TurnError,
     TurnParams, TurnPlan,
 };
-use crate::codex::protocol::values::STREAM_STDERR;
-use crate::daemon::events::preview;
-use crate::state::{Change, Level, NewEvent, event_type};
+use crate::state::{NewEvent, NotificationEvent, PassedThrough, preview};
 
 /// The event of a notification; one that lacks what its event needs passes through like an unknown one.
 pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
     let event = match Notification::decode(method, params) {
-        Notification::ThreadStarted(thread) => Some(thread_started(thread)),
-        Notification::ThreadStatusChanged(status) => Some(thread_status_changed(&status)),
-        Notification::TurnStarted(params) => Some(turn_started(params)),
-        Notification::TurnCompleted(params, error) => Some(turn_completed(&params, error.as_ref())),
-        Notification::TurnDiffUpdated(diff) => Some(turn_diff_updated(&diff)),
-        Notification::TurnPlanUpdated(plan) => Some(turn_plan_updated(&plan)),
-        Notification::AgentMessageDelta(delta) => message_delta(&delta),
-        Notification::PlanDelta(delta) => plan_delta(&delta),
-        Notification::TurnError(error) => Some(turn_error(&error)),
-        Notification::ExecOutputDelta(output) => Some(exec_output_delta(&output)),
-        Notification::Other => None,
-    };
-    event.unwrap_or_else(|| {
-        let message = format!("App-server notification {method}.");
-        let detail =
-            format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
-        // These are rare enough to be read.
-        let changes = CHANGING_RECORDS.contains(&method);
-        let parsed = changes.then(|| serde_json::from_str(&detail).ok()).flatten();
-        let change =
-            parsed.map_or(Change::None, |detail| Change::read(event_type::NOTIFICATION, &message, &detail));
-        NewEvent {
-            level: Level::Info,
-            event_type: event_type::NOTIFICATION,
-            message,
-            detail: Some(detail),
-            change,
+        Notification::ThreadStarted(StartedThread { id, parent_thread_id }) => {
+            NotificationEvent::ThreadStarted { thread_id: id, parent_thread_id }
         }
-    })
+        Notification::ThreadStatusChanged(ThreadStatus { thread_id, status }) => {
+            NotificationEvent::ThreadStatusChanged { status, thread_id }
+        }
+        Notification::TurnStarted(TurnParams { thread_id, turn }) => NotificationEvent::TurnStarted {
+            status: turn.status,
+            thread_id,
+            // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
+            root_turn_id: turn.root_turn_id.filter(|root| *root != turn.id),
+            turn_id: turn.id,
+        },
+        Notification::TurnCompleted(TurnParams { thread_id, turn }, error) => {
+            NotificationEvent::TurnCompleted { error, status: turn.status, thread_id, turn_id: turn.id }
+        }
+        Notification::TurnDiffUpdated(TurnDiff { thread_id, turn_id, diff }) => {
+            NotificationEvent::TurnDiffUpdated { diff, thread_id, turn_id }
+        }
+        Notification::TurnPlanUpdated(TurnPlan { thread_id, turn_id, explanation, plan }) => {
+            NotificationEvent::TurnPlanUpdated { explanation, plan, thread_id, turn_id }
+        }
+        Notification::AgentMessageDelta(delta) => {
+            return message_delta(&delta).unwrap_or_else(|| passed_through(method, params));
+        }
+        Notification::PlanDelta(delta) => {
+            return plan_delta(&delta).unwrap_or_else(|| passed_through(method, params));
+        }
+        Notification::TurnError(TurnError { error, thread_id, turn_id, will_retry }) => {
+            let error = Some(error).filter(|error| !error.is_null());
+            NotificationEvent::TurnError { error, thread_id, turn_id, will_retry }
+        }
+        Notification::ExecOutputDelta(ExecOutput { process_id, stream, delta_base64, cap_reached }) => {
+            NotificationEvent::CommandOutputDelta { cap_reached, delta_base64, process_id, stream }
+        }
+        Notification::Other => return passed_through(method, params),
+    };
+    event.into()
+}
+
+/// The event of a notification without a separate event type.
+fn passed_through(method: &str, params: &str) -> NewEvent {
+    let message = format!("App-server notification {method}.");
+    let json = format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
+    // These are rare enough to be read.
+    let detail = CHANGING_RECORDS.contains(&method).then(|| serde_json::from_str(&json).ok()).flatten();
+    let change = detail.map_or(PassedThrough::Nothing, |detail| PassedThrough::read(&detail));
+    NewEvent::with_text(NotificationEvent::Other(change), message, json)
 }
 
 /// JSON without the space between its parts: an event is one line, and filters know its text without spaces.
@@ -55,57 +72,6 @@ fn compact(json: &str) -> String {
         !is_space
     };
     json.chars().filter(is_part).collect()
-}
-
-fn thread_started(thread: StartedThread) -> NewEvent {
-    let message = format!("App-server thread {} started.", thread.id);
-    let mut detail = json!({ "threadId": thread.id });
-    if let Some(parent) = thread.parent_thread_id {
-        detail["parentThreadId"] = parent.into();
-    }
-    NewEvent::with_state_change(Level::Info, event_type::THREAD_STARTED, message, detail)
-}
-
-fn thread_status_changed(ThreadStatus { thread_id, status }: &ThreadStatus) -> NewEvent {
-    let message = format!("App-server thread {thread_id} changed status.");
-    let detail = json!({ "status": status, "threadId": thread_id });
-    NewEvent::with_state_change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail)
-}
-
-fn turn_started(TurnParams { thread_id, turn }: TurnParams) -> NewEvent {
-    let message = format!("App-server turn {} started.", turn.id);
-    let mut detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
-    // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
-    if let Some(root) = turn.root_turn_id.filter(|root| *root != turn.id) {
-        detail["rootTurnId"] = root.into();
-    }
-    NewEvent::with_state_change(Level::Info, event_type::TURN_STARTED, message, detail)
-}
-
-fn turn_completed(TurnParams { thread_id, turn }: &TurnParams, error: Option<&Value>) -> NewEvent {
-    let message = format!("App-server turn {} completed.", turn.id);
-    let detail = json!({ "error": error, "status": turn.status, "threadId": thread_id, "turnId": turn.id });
-    NewEvent::with_state_change(Level::Info, event_type::TURN_COMPLETED, message, detail)
-}
-
-fn turn_error(TurnError { error, thread_id, turn_id, will_retry }: &TurnError) -> NewEvent {
-    let reason = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
-    let message = format!("App-server turn {turn_id} failed: {reason}");
-    let detail = json!({ "error": error, "threadId": thread_id, "turnId": turn_id, "willRetry": will_retry });
-    NewEvent::with_state_change(Level::Error, event_type::TURN_ERROR, message, detail)
-}
-
-fn turn_diff_updated(TurnDiff { thread_id, turn_id, diff }: &TurnDiff) -> NewEvent {
-    let message = format!("App-server diff updated for turn {turn_id}.");
-    let detail = json!({ "diff": diff, "threadId": thread_id, "turnId": turn_id });
-    NewEvent::without_state_change(Level::Info, "app-server.turn.diff.updated", message, detail)
-}
-
-fn turn_plan_updated(TurnPlan { thread_id, turn_id, explanation, plan }: &TurnPlan) -> NewEvent {
-    let message = format!("App-server plan updated for turn {turn_id}.");
-    let detail =
-        json!({ "explanation": explanation, "plan": plan, "threadId": thread_id, "turnId": turn_id });
-    NewEvent::without_state_change(Level::Info, "app-server.turn.plan.updated", message, detail)
 }
 
 /// The detail of a delta's event; the texts go into it exactly as they came.
@@ -128,33 +94,12 @@ fn message_delta(delta: &Delta<'_>) -> Option<NewEvent> {
     let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
     let message =
         ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();
-    Some(NewEvent {
-        level: Level::Info,
-        event_type: "app-server.turn.message.delta",
-        message,
-        detail: Some(delta_detail(delta)),
-        change: Change::None,
-    })
+    Some(NewEvent::with_text(NotificationEvent::MessageDelta {}, message, delta_detail(delta)))
 }
 
 fn plan_delta(delta: &Delta<'_>) -> Option<NewEvent> {
-    Some(NewEvent {
-        level: Level::Info,
-        event_type: "app-server.turn.plan.delta",
-        message: format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?),
-        detail: Some(delta_detail(delta)),
-        change: Change::None,
-    })
-}
-
-fn exec_output_delta(output: &ExecOutput) -> NewEvent {
-    let ExecOutput { process_id, stream, delta_base64, cap_reached } = output;
-    let level = if stream == STREAM_STDERR { Level::Warn } else { Level::Info };
-    let message = format!("App-server command {process_id} emitted {stream} output.");
-    let detail = json!({
-        "capReached": cap_reached, "deltaBase64": delta_base64, "processId": process_id, "stream": stream,
-    });
-    NewEvent::without_state_change(level, "app-server.command.output.delta", message, detail)
+    let message = format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?);
+    Some(NewEvent::with_text(NotificationEvent::PlanDelta {}, message, delta_detail(delta)))
 }
 
 /// A JSON string's text, without a copy when nothing in it is escaped.
@@ -168,11 +113,13 @@ fn text(raw: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn event(method: &str, params: Value) -> (NewEvent, Value) {
         let event = notification(method, &params.to_string());
-        let detail = event.detail.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+        let detail = event.json.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
         (event, detail)
     }
 
@@ -250,7 +197,7 @@ mod tests {
             ("thread/closed", Value::Null, "app-server.notification", vec!["notificationMethod", "params"]),
         ] {
             let (event, detail) = event(method, params.clone());
-            assert_eq!(event.event_type, event_type, "{method}");
+            assert_eq!(event.detail.event_type(), event_type, "{method}");
             for key in keys {
                 assert!(detail.get(key).is_some(), "{method} lacks {key}: {detail}");
             }
@@ -266,7 +213,7 @@ mod tests {
         let event = notification("brand/new", params);
         let compact = "{\"threadId\":\"t\",\"a b\":[1.50,\" \\\" \\\\\",{}]}";
         assert_eq!(
-            event.detail.unwrap(),
+            event.json.unwrap(),
             format!("{{\"notificationMethod\":\"brand/new\",\"params\":{compact}}}")
         );
     }

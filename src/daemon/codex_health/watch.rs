@@ -20,7 +20,7 @@ use crate::codex::{Availability, Client, Waiting};
 use crate::config::find_program;
 use crate::daemon::app_server::read_response::read;
 use crate::daemon::core::Daemon;
-use crate::daemon::events;
+use crate::state::ChildEvent;
 
 /// The threads that check files of Codex.
 static FILES: Pool = Pool::new("codex-files", 2, 4);
@@ -86,7 +86,9 @@ impl Daemon {
             return;
         }
         *recorded = health.state;
-        self.shared.recorder.record(events::codex_state(&health));
+        let CodexHealth { state, message, command, .. } = health;
+        let state = state.name().to_owned();
+        self.shared.recorder.record(ChildEvent::CodexStateChanged { state, message, command });
     }
 
     async fn read_account(self, client: Client) {
@@ -178,7 +180,8 @@ impl Daemon {
         if is_at_work || self.shared.codex.facts.has_failing_turn() || !self.owns_app_server() {
             return false;
         }
-        self.shared.recorder.record(events::app_server_restarting(client.generation(), reason));
+        let (generation, reason) = (client.generation(), reason.to_owned());
+        self.shared.recorder.record(ChildEvent::Restarting { generation, reason });
         self.retire(client.generation());
         let mut availability = self.shared.availability.clone();
         let is_another = |now: &Availability| match now {

@@ -1,52 +1,39 @@
 //! The events of held queues.
 
-use serde_json::json;
-
-use crate::state::{Change, Held, Level, NewEvent, Session, State, event_type};
+use crate::state::{Held, NewEvent, Session, SessionEvent, State, TurnEvent};
 
 /// The queue of a session is held.
 pub(crate) fn session_held(session: &Session, waiting: usize, held: &Held) -> NewEvent {
-    let session_id = &session.session_id;
-    let next = match held.automatic {
-        true => "They continue when that is over.".to_owned(),
-        false => format!("They continue with POST /v1/codexd/sessions/{session_id}/queue/resume."),
-    };
-    let turns = if waiting == 1 { "1 turn waits".to_owned() } else { format!("{waiting} turns wait") };
-    NewEvent::with_state_change(
-        Level::Warn,
-        event_type::SESSION_HELD,
-        format!("In session {session_id} {turns} and the queue is held: {} {next}", held.reason),
-        json!({
-            "sessionId": session_id,
-            "threadId": session.thread_id,
-            "waiting": waiting,
-            "held": held,
-        }),
-    )
+    SessionEvent::Held {
+        session_id: session.session_id.clone(),
+        thread_id: session.thread_id.clone(),
+        waiting,
+        held: Box::new(held.clone()),
+    }
+    .into()
 }
 
 /// The queue of a session is released.
 pub(crate) fn session_released(session: &Session, reason: &str) -> NewEvent {
-    let session_id = &session.session_id;
-    NewEvent::with_state_change(
-        Level::Info,
-        event_type::SESSION_RELEASED,
-        format!("The queue of session {session_id} continues: {reason}"),
-        json!({ "sessionId": session_id, "threadId": session.thread_id, "reason": reason }),
-    )
+    SessionEvent::Released {
+        session_id: session.session_id.clone(),
+        thread_id: session.thread_id.clone(),
+        reason: reason.to_owned(),
+    }
+    .into()
 }
 
 /// The acceptance of a turn, and the release of the queue in which it waited.
-pub(crate) fn accepted_with_release(state: &State, accepted: NewEvent) -> Vec<NewEvent> {
-    let waited_in = match &accepted.change {
-        Change::TurnAccepted { session_id, queue_id: Some(_), .. } => state.sessions.get(session_id),
+pub(crate) fn accepted_with_release(state: &State, accepted: TurnEvent) -> Vec<NewEvent> {
+    let waited_in = match &accepted {
+        TurnEvent::Accepted { session_id, queue_id: Some(_), .. } => state.sessions.get(session_id),
         _ => None,
     };
     let thread_id = waited_in.and_then(|session| session.thread_id.as_deref());
     let mut new_events = thread_id
         .map(|thread_id| released(state, thread_id, "The cause of the hold is over."))
         .unwrap_or_default();
-    new_events.push(accepted);
+    new_events.push(accepted.into());
     new_events
 }
 

@@ -36,8 +36,8 @@ impl Recorder {
     }
 
     /// Records one event.
-    pub(crate) fn record(&self, event: NewEvent) {
-        self.send(Input::Events(vec![event]));
+    pub(crate) fn record(&self, event: impl Into<NewEvent>) {
+        self.send(Input::Events(vec![event.into()]));
     }
 
     /// Records events and returns when they are on disk.

@@ -69,5 +69,5 @@ impl Input {
 }
 
 fn event_weight(event: &NewEvent) -> usize {
-    event.message.len() + event.detail.as_ref().map_or(0, String::len)
+    event.message.len() + event.json.as_ref().map_or(0, String::len)
 }

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::codex::protocol::notifications::PREFIXES_CHANGING_RECORDS;
 use crate::config::Config;
-use crate::daemon::events;
 use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
-use crate::state::{DaemonState, Event, NewEvent, State, event_type};
+use crate::state::{DaemonEvent, DaemonState, Event, EventDetail, NewEvent, State};
 use crate::storage::{DirectoryLock, Disk, LockError};
 use crate::time::rfc3339_now;
 
@@ -126,7 +125,11 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
             OpenFailure::Io(source) => failed(source),
         },
     )?;
-    loading.notices.extend(opened.notices.into_iter().map(events::log_notice));
+    loading.notices.extend(opened.notices.into_iter().map(|notice| {
+        let (skipped_from, skipped_through) = notice.skipped.unzip();
+        let message = notice.message;
+        NewEvent::from(DaemonEvent::StateRecovered { message, skipped_from, skipped_through })
+    }));
     let journal = opened.journal;
 
     let mut state = State::restore(registry, daemon);
@@ -136,7 +139,7 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
         if is_foldable(json)
             && let Ok(event) = serde_json::from_slice::<Event>(json)
         {
-            state.apply(event.seq, &event.created_at, &event.change());
+            event.apply_to(&mut state);
         }
         true
     };
@@ -154,14 +157,13 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
 /// The last daemon ID in the log.
 fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
     let mut daemon_id = None;
-    let started = memchr::memmem::Finder::new(event_type::DAEMON_STARTED);
     let read = |_, json: &[u8]| {
-        if started.find(json).is_some()
+        if is_foldable(json)
             && let Ok(event) = serde_json::from_slice::<Event>(json)
-            && event.event_type == event_type::DAEMON_STARTED
-            && let Some(found) = event.detail["daemonId"].as_str()
+            && let Some(EventDetail::Daemon(DaemonEvent::Started { daemon_id: found, .. })) = event.read()
+            && !found.is_empty()
         {
-            daemon_id = Some(found.to_owned());
+            daemon_id = Some(found);
         }
         true
     };
@@ -204,7 +206,9 @@ impl Loading {
                 return Err(OpenError::Newer { path: path.to_owned(), version, known });
             }
         };
-        self.notices.push(events::state_notice(notice));
+        let (skipped_from, skipped_through) = (None, None);
+        let notice = DaemonEvent::StateRecovered { message: notice, skipped_from, skipped_through };
+        self.notices.push(notice.into());
         Ok(None)
     }
 

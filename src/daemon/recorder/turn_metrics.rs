@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::codex::protocol::values;
-use crate::state::{Change, State};
+use crate::state::{ChildEvent, EventDetail, State, TurnEvent};
 
 /// The outcomes of turns: the app-server's status values, and `other` for unknown ones.
 pub(crate) const OUTCOMES: [&str; 4] =
@@ -34,18 +34,18 @@ impl TurnMetrics {
         }
     }
 
-    /// Counts a change that is about to be applied to the records; `at` is its time.
-    pub(crate) fn note(&self, state: &State, at: &str, change: &Change) {
-        if matches!(change, Change::ChildBackoff { .. }) {
+    /// Counts an event that is about to be applied to the records; `at` is its time.
+    pub(crate) fn note(&self, state: &State, at: &str, event: &EventDetail) {
+        if matches!(event, EventDetail::Child(ChildEvent::Backoff(_) | ChildEvent::CrashLoop(_))) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
-        } else if let Some(end) = state.turn_end(change) {
+        } else if let Some(end) = state.turn_end(event) {
             let known = OUTCOMES.iter().position(|outcome| *outcome == end.status);
             let [.., other] = &self.turns;
             let turns = known.and_then(|index| self.turns.get(index)).unwrap_or(other);
             let began = end.turn.started_at.as_str();
             // A turn that ended with the previous run did not run while codexd was down.
             let before = self.before.as_deref().filter(|before| *before >= began);
-            let was_cut = matches!(change, Change::TurnMissing { .. });
+            let was_cut = matches!(event, EventDetail::Turn(TurnEvent::Missing(_)));
             turns.observe(seconds(began, before.filter(|_| was_cut).unwrap_or(at)));
         }
     }
@@ -73,7 +73,6 @@ fn seconds(from: &str, to: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::event_type;
     use serde_json::{Value, json};
 
     const BEGAN: &str = "2026-01-02T03:04:05.000Z";
@@ -88,10 +87,9 @@ mod tests {
         let (turn_metrics, mut state) = (TurnMetrics::new(before.map(str::to_owned)), State::default());
         for (seq, (event_type, detail)) in (1..).zip(events) {
             let at = if seq < 3 { BEGAN } else { ENDED };
-            let change = Change::read(event_type, "", detail);
-            assert_ne!(change, Change::None, "{event_type}");
-            turn_metrics.note(&state, at, &change);
-            state.apply(seq, at, &change);
+            let event = EventDetail::read(event_type, detail).unwrap();
+            turn_metrics.note(&state, at, &event);
+            state.apply(seq, at, "", Some(&event));
         }
         turn_metrics
     }
@@ -103,16 +101,16 @@ mod tests {
             "serviceTier": null, "reasoningEffort": null, "currentTurnId": null, "lastTurnId": null,
             "lastTurnStatus": null, "metadata": {},
         });
-        (event_type::SESSION_CREATED, json!({ "sessionId": "s", "threadId": "t", "session": session }))
+        ("session.created", json!({ "sessionId": "s", "threadId": "t", "session": session }))
     }
 
     fn started() -> (&'static str, Value) {
-        (event_type::TURN_STARTED, json!({ "threadId": "t", "turnId": "u", "status": "inProgress" }))
+        ("app-server.turn.started", json!({ "threadId": "t", "turnId": "u", "status": "inProgress" }))
     }
 
     fn completed(status: &str) -> (&'static str, Value) {
         (
-            event_type::TURN_COMPLETED,
+            "app-server.turn.completed",
             json!({ "threadId": "t", "turnId": "u", "status": status, "error": null }),
         )
     }
@@ -140,9 +138,8 @@ mod tests {
 
     #[test]
     fn turn_metrics_count_each_end_once() {
-        let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
-        let settled =
-            (event_type::TURN_SETTLED, json!({ "sessionId": "s", "turnId": "u", "status": "completed" }));
+        let missing = ("app-server.turn.completed.missing", json!({ "sessionId": "s", "turnId": "u" }));
+        let settled = ("turn.settled", json!({ "sessionId": "s", "turnId": "u", "status": "completed" }));
         let counts_of = |last: &[(&'static str, Value)]| {
             let events: Vec<_> = [opened(), started()].into_iter().chain(last.iter().cloned()).collect();
             counts(&turn_metrics(&events))
@@ -151,14 +148,14 @@ mod tests {
         assert_eq!(counts_of(&[settled, missing]), [("completed", 1, 2.5)]);
         assert_eq!(counts_of(&[completed("completed"), completed("completed")]), [("completed", 1, 2.5)]);
         let other = json!({ "threadId": "elsewhere", "turnId": "u", "status": "completed", "error": null });
-        assert_eq!(counts_of(&[(event_type::TURN_COMPLETED, other)]), []);
+        assert_eq!(counts_of(&[("app-server.turn.completed", other)]), []);
         let goes_on = json!({ "sessionId": "s", "turnId": "u", "status": "inProgress" });
-        assert_eq!(counts_of(&[(event_type::TURN_SETTLED, goes_on)]), []);
+        assert_eq!(counts_of(&[("turn.settled", goes_on)]), []);
     }
 
     #[test]
     fn turn_metrics_end_a_cut_off_turn_with_its_run() {
-        let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
+        let missing = ("app-server.turn.completed.missing", json!({ "sessionId": "s", "turnId": "u" }));
         let of = |before| counts(&turn_metrics_after(Some(before), &[opened(), started(), missing.clone()]));
         assert_eq!(of("2026-01-02T03:04:06.000Z"), [("failed", 1, 1.0)]);
         // It began in this run.
@@ -170,7 +167,8 @@ mod tests {
         let (event_type, mut second) = opened();
         second["sessionId"] = json!("z");
         second["session"]["sessionId"] = json!("z");
-        let missing = |session| (event_type::TURN_MISSING, json!({ "sessionId": session, "turnId": "u" }));
+        let missing =
+            |session| ("app-server.turn.completed.missing", json!({ "sessionId": session, "turnId": "u" }));
         let turn_metrics =
             turn_metrics(&[opened(), (event_type, second), started(), missing("s"), missing("z")]);
         assert_eq!(counts(&turn_metrics), [("failed", 1, 0.0)]);
@@ -181,8 +179,7 @@ mod tests {
         let backoff = |event_type| {
             (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It exited.", "stderrTail": [] }))
         };
-        let turn_metrics =
-            turn_metrics(&[backoff(event_type::CHILD_BACKOFF), backoff(event_type::CHILD_CRASH_LOOP)]);
+        let turn_metrics = turn_metrics(&[backoff("child.backoff"), backoff("child.crash_loop")]);
         assert_eq!(turn_metrics.restarts(), 2);
     }
 

@@ -14,16 +14,15 @@ use crate::daemon::recorder::output_log::OutputLog;
 use crate::daemon::recorder::snapshot_writer::SnapshotWriter;
 use crate::daemon::recorder::view::View;
 use crate::journal::{Entry, Journal};
-use crate::state::{Change, Level, NewEvent, State, event_type};
+use crate::state::{
+    ChildEvent, DaemonEvent, EventDetail, Level, NewEvent, NotificationEvent, SessionEvent, State, TurnEvent,
+};
 use crate::time::rfc3339_now;
 
 /// The maximum number of inputs per batch, so that subscribers get a flood of events in steps.
 const MAX_BATCH_INPUTS: usize = 16;
 /// The shortest time between two attempts to write a log that failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The prefixes of the types of events about the daemon's files.
-const FILE_EVENT_PREFIXES: [&str; 3] = ["state.", "storage.", "log."];
 
 /// The state of the recorder's thread.
 pub(super) struct Worker {
@@ -129,13 +128,13 @@ impl Worker {
             self.recover(new_events);
             let was_failing = self.journal.failing().is_some();
             // Events after one that adds a descendant may be about that descendant, so its change is applied first.
-            let last = new_events.iter().position(|event| event.change.may_add_descendant());
+            let last = new_events.iter().position(|event| event.detail.may_add_descendant());
             let mut now: Vec<NewEvent> =
                 new_events.drain(..last.map_or(new_events.len(), |last| last + 1)).collect();
             self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "failed to write the event log");
-                new_events.push(events::storage_failed(reason));
+                new_events.push(DaemonEvent::StorageFailed { reason: reason.to_owned() }.into());
                 self.view.set_storage_error(Some(reason.into()));
                 self.snapshot_writer.failing(true);
             }
@@ -155,8 +154,8 @@ impl Worker {
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
             for (line, event) in lines.iter().zip(&*new_events) {
-                self.view.turn_metrics.note(&state, &at, &event.change);
-                sessions_changed |= state.apply(line.seq, &at, &event.change);
+                self.view.turn_metrics.note(&state, &at, &event.detail);
+                sessions_changed |= state.apply(line.seq, &at, &event.message, Some(&event.detail));
             }
             // Publish under the same guard, so that records and recent events always match.
             self.journal.publish(&lines);
@@ -181,7 +180,7 @@ impl Worker {
                 self.snapshot_writer.failing(false);
                 new_events.insert(0, events::storage_recovered(&recovered));
                 if let Some(reason) = unreported {
-                    new_events.insert(0, events::storage_failed(&reason));
+                    new_events.insert(0, DaemonEvent::StorageFailed { reason }.into());
                 }
                 self.stdout.reopen_if_replaced();
                 self.stderr.reopen_if_replaced();
@@ -193,7 +192,8 @@ impl Worker {
                 tracing::debug!(%error, "the event log still cannot be written");
                 let reason: StorageError = error.to_string().into();
                 if self.view.storage_error().is_none() {
-                    new_events.insert(0, events::storage_failed(&reason));
+                    let reason = reason.to_string();
+                    new_events.insert(0, DaemonEvent::StorageFailed { reason }.into());
                 }
                 self.view.set_storage_error(Some(reason));
                 self.snapshot_writer.failing(true);
@@ -205,29 +205,30 @@ impl Worker {
     fn forget(&self, new_events: &mut Vec<NewEvent>) {
         let state = self.view.state();
         let too_many = state.sessions.closed_count().saturating_sub(self.closed_sessions);
-        new_events
-            .extend(state.sessions.closed().take(too_many).map(|session| events::session_forgotten(session)));
+        new_events.extend(state.sessions.closed().take(too_many).map(|session| {
+            let forgotten = SessionEvent::Forgotten {
+                closed_at: session.updated_at.clone(),
+                session_id: session.session_id.clone(),
+                thread_id: session.thread_id.clone(),
+            };
+            NewEvent::from(forgotten)
+        }));
     }
 }
 
 /// Logs an event about the daemon, the child, sessions or turns to stderr.
 ///
-/// Text of users and models is left out.
+/// Frequent events, and those whose message quotes a user or a model, are logged at the level `debug` by their type.
 fn log(seq: u64, event: &NewEvent) {
-    let event_type = event.event_type;
-    let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
-    let is_frequent =
-        event_type == event_type::THREAD_STATUS_CHANGED || event_type == event_type::NOTIFICATION;
-    let is_about_files = FILE_EVENT_PREFIXES.iter().any(|prefix| event_type.starts_with(prefix));
-    if (event.change == Change::None && !is_about_files) || quotes || is_frequent {
-        tracing::debug!(seq, event_type, "event");
-        return;
-    }
+    let event_type = event.detail.event_type();
     // The messages of these events do not contain the turn's status; only their details do.
-    if let Change::TurnCompleted { turn_id, status, .. } = &event.change
+    if let EventDetail::Notification(NotificationEvent::TurnCompleted { turn_id, status, .. }) = &event.detail
         && status != values::TURN_COMPLETED
     {
         return tracing::warn!(seq, event_type, status, "App-server turn {turn_id} ended: {status}.");
+    }
+    if !is_shown(&event.detail) {
+        return tracing::debug!(seq, event_type, "event");
     }
     let message = &event.message;
     match event.level {
@@ -237,13 +238,28 @@ fn log(seq: u64, event: &NewEvent) {
     }
 }
 
+/// Whether the message of an event is logged.
+fn is_shown(event: &EventDetail) -> bool {
+    use ChildEvent::{CloseFailed, MessageInvalid, RequestRefused, Stderr};
+    use NotificationEvent::{ThreadStarted, TurnCompleted, TurnStarted};
+    match event {
+        EventDetail::Child(event) => {
+            !matches!(event, Stderr { .. } | CloseFailed(_) | MessageInvalid { .. } | RequestRefused { .. })
+        }
+        EventDetail::Notification(ThreadStarted { parent_thread_id, .. }) => parent_thread_id.is_some(),
+        EventDetail::Notification(event) => matches!(event, TurnStarted { .. } | TurnCompleted { .. }),
+        EventDetail::Turn(event) => !matches!(event, TurnEvent::Stalled { .. }),
+        EventDetail::Daemon(_) | EventDetail::Session(_) | EventDetail::Request(_) => true,
+    }
+}
+
 /// Adds `rootThreadId` to events about the thread of a sub-agent, so that a search for the events of a session finds
 /// them.
 fn name_roots(state: &State, new_events: &mut [NewEvent]) {
     if state.descendants.is_empty() {
         return;
     }
-    for detail in new_events.iter_mut().filter_map(|event| event.detail.as_mut()) {
+    for detail in new_events.iter_mut().filter_map(|event| event.json.as_mut()) {
         let Some(thread_id) = notifications::thread_in_text(detail) else { continue };
         let root = state.descendants.root(thread_id, None).thread_id;
         if root != thread_id && detail.pop() == Some('}') {
@@ -255,8 +271,8 @@ fn name_roots(state: &State, new_events: &mut [NewEvent]) {
 fn entry(event: &NewEvent) -> Entry<'_> {
     Entry {
         level: event.level.as_str(),
-        event_type: event.event_type,
+        event_type: event.detail.event_type(),
         message: &event.message,
-        detail: event.detail.as_deref(),
+        detail: event.json.as_deref(),
     }
 }

@@ -20,7 +20,7 @@ use crate::daemon::events;
 use crate::daemon::recorder::input::Build;
 use crate::daemon::sessions::renew::on_thread;
 use crate::daemon::trust::{ThreadLoad, TrustChoice};
-use crate::state::{Phase, PrivateSession, Session, State, Turn};
+use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Turn};
 
 /// The delays before each retry of opening a thread that another process is writing.
 const LOCKED_RETRY_DELAYS: [Duration; 3] =
@@ -226,11 +226,17 @@ impl Daemon {
                             child_pid: state.daemon.child.pid,
                             ..on_thread(thread, session, decision.trust)
                         };
-                        let recreated = events::session_recreated(&session, previous.as_deref());
                         let thread_id = session.thread_id.as_deref();
                         let trust =
                             events::session_trust_if_notable(&session.session_id, thread_id, &decision);
-                        std::iter::once(recreated).chain(trust).collect()
+                        let recreated = SessionEvent::Recreated {
+                            purpose: session.purpose,
+                            session_id: session.session_id.clone(),
+                            thread_id: session.thread_id.clone(),
+                            previous_thread_id: previous,
+                            session: Box::new(session),
+                        };
+                        std::iter::once(recreated.into()).chain(trust).collect()
                     };
                     Ok((thread_id, Box::new(build) as Build))
                 })

@@ -15,7 +15,7 @@ use crate::codex::protocol::notifications::UserItem;
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
-use crate::state::{IdempotencyKey, State};
+use crate::state::{IdempotencyKey, State, TurnEvent};
 
 /// How many submissions of unknown outcome are remembered, in case a later message names their turn.
 const MAX_UNRESOLVED: usize = 64;
@@ -126,11 +126,15 @@ impl Submission {
         if !is_first {
             return;
         }
-        let (queue_id, key) = (self.queue_id.as_deref(), self.key.as_ref());
-        let (session_id, thread_id) = (&self.session_id, &self.thread_id);
-        let accepted = match found {
-            None => events::turn_accepted(session_id, thread_id, turn_id, false, queue_id, key),
-            Some(found) => events::turn_found(session_id, thread_id, turn_id, found, queue_id, key),
+        let accepted = TurnEvent::Accepted {
+            session_id: self.session_id.clone(),
+            thread_id: Some(self.thread_id.clone()),
+            turn_id: turn_id.to_owned(),
+            status: found.map(|(status, _)| status.to_owned()),
+            is_newest: found.map(|(_, is_newest)| is_newest),
+            steered: false,
+            queue_id: self.queue_id.clone(),
+            idempotency: self.key.clone(),
         };
         let (ack, committed) = oneshot::channel();
         let build = move |state: &State| events::accepted_with_release(state, accepted);

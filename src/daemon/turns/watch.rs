@@ -13,7 +13,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::held::Retries;
 use crate::daemon::turns::settlement::{Verdict, read_thread};
-use crate::state::Turn;
+use crate::state::{Turn, TurnEvent};
 
 /// How long the completion of a turn may come after its thread reported that it is idle; normally it is a few ms (measured).
 const COMPLETION_GRACE: Duration = Duration::from_secs(1);
@@ -241,7 +241,12 @@ impl Daemon {
                 && let Some(session) = state.session_for(turn)
             {
                 watched.reports += 1;
-                self.shared.recorder.record(events::turn_stalled(session, turn, silent));
+                self.shared.recorder.record(TurnEvent::Stalled {
+                    session_id: session.session_id.clone(),
+                    thread_id: Some(turn.thread_id.clone()),
+                    turn_id: turn.turn_id.clone(),
+                    silent_seconds: silent.as_secs(),
+                });
             }
         }
     }

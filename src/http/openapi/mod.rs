@@ -50,10 +50,11 @@ pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str
         }
     }
     generator.subschema_for::<Failure>();
+    let details = events::details(&mut generator);
     let mut components: BTreeMap<_, _> = generator.take_definitions(true).into_iter().collect();
     components.append(&mut bodies);
     if let Some(event) = components.get_mut("Event") {
-        events::describe(event);
+        events::describe(event, details);
     }
     json!({
         "openapi": "3.1.0",

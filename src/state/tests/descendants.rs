@@ -11,18 +11,18 @@ fn collab(thread_id: &str, turn_id: &str, receiver: &str) -> (&'static str, Valu
         "senderThreadId": thread_id, "receiverThreadIds": [receiver],
     });
     let params = json!({ "threadId": thread_id, "turnId": turn_id, "item": item });
-    (event_type::NOTIFICATION, json!({ "notificationMethod": "item/completed", "params": params }))
+    ("app-server.notification", json!({ "notificationMethod": "item/completed", "params": params }))
 }
 
 fn accepted(session_id: &str, thread_id: &str, turn_id: &str) -> (&'static str, Value) {
     let detail = json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id });
-    (event_type::TURN_ACCEPTED, detail)
+    ("turn.accepted", detail)
 }
 
 fn begun(thread_id: &str, turn_id: &str, root: Option<&str>) -> (&'static str, Value) {
     let detail =
         json!({ "threadId": thread_id, "turnId": turn_id, "rootTurnId": root, "status": "inProgress" });
-    (event_type::TURN_STARTED, detail)
+    ("app-server.turn.started", detail)
 }
 
 #[test]
@@ -59,8 +59,8 @@ fn no_session_decides_for_descendants_of_a_turn_without_session() {
         accepted("s", "t", "u"),
         collab("t", "u", "child"),
         begun("child", "c1", None),
-        (event_type::TURN_COMPLETED, json!({ "threadId": "child", "turnId": "c1", "status": "completed" })),
-        (event_type::TURN_COMPLETED, json!({ "threadId": "t", "turnId": "u", "status": "completed" })),
+        ("app-server.turn.completed", json!({ "threadId": "child", "turnId": "c1", "status": "completed" })),
+        ("app-server.turn.completed", json!({ "threadId": "t", "turnId": "u", "status": "completed" })),
         begun("t", "foreign", None),
         collab("t", "foreign", "child"),
         begun("child", "c2", None),
@@ -94,11 +94,11 @@ fn agents_that_call_each_other_keep_their_root() {
 #[test]
 fn descendants_are_removed_with_the_last_session_of_their_root() {
     let thread = json!({ "threadId": "child", "parentThreadId": "t" });
-    let mut events = vec![opened("s", "t"), (event_type::THREAD_STARTED, thread)];
+    let mut events = vec![opened("s", "t"), ("app-server.thread.started", thread)];
     let state = folded(events.clone());
     assert_eq!(state.descendants.root("child", None).thread_id, "t");
-    events.push((event_type::SESSION_CLOSED, json!({ "sessionId": "s" })));
-    events.push((event_type::SESSION_FORGOTTEN, json!({ "sessionId": "s" })));
+    events.push(("session.closed", json!({ "sessionId": "s" })));
+    events.push(("session.forgotten", json!({ "sessionId": "s" })));
     assert!(folded(events).descendants.is_empty());
 }
 

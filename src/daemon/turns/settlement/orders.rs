@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{MAX_UNCLEAR_CHECKS, ThreadReport, Verdict};
-use crate::state::{Change, Phase, SessionStatus, State, event_type};
+use crate::state::{EventDetail, Phase, SessionStatus, State};
 
 const THREAD: &str = "t";
 
@@ -62,20 +62,20 @@ fn event_of(turn: usize, delivery: Delivery) -> Option<(&'static str, Value)> {
         detail
     };
     Some(match delivery {
-        Delivery::Accepted => (event_type::TURN_ACCEPTED, with(json!({ "sessionId": owner(turn)? }))),
-        Delivery::Started => (event_type::TURN_STARTED, with(json!({ "status": "inProgress" }))),
+        Delivery::Accepted => ("turn.accepted", with(json!({ "sessionId": owner(turn)? }))),
+        Delivery::Started => ("app-server.turn.started", with(json!({ "status": "inProgress" }))),
         Delivery::Item => {
             let item = json!({ "type": "agentMessage", "id": "i", "text": "text" });
             let params = with(json!({ "item": item }));
-            (event_type::NOTIFICATION, json!({ "notificationMethod": "item/completed", "params": params }))
+            ("app-server.notification", json!({ "notificationMethod": "item/completed", "params": params }))
         }
-        Delivery::RetriedError => (event_type::TURN_ERROR, with(json!({ "willRetry": true, "error": {} }))),
-        Delivery::LastError => (event_type::TURN_ERROR, with(json!({ "willRetry": false, "error": {} }))),
-        Delivery::Completed => (event_type::TURN_COMPLETED, with(json!({ "status": status(turn) }))),
+        Delivery::RetriedError => ("app-server.turn.error", with(json!({ "willRetry": true, "error": {} }))),
+        Delivery::LastError => ("app-server.turn.error", with(json!({ "willRetry": false, "error": {} }))),
+        Delivery::Completed => ("app-server.turn.completed", with(json!({ "status": status(turn) }))),
         Delivery::Idle | Delivery::Active => {
             let kind = if delivery == Delivery::Idle { "idle" } else { "active" };
             let detail = json!({ "threadId": THREAD, "status": { "type": kind } });
-            (event_type::THREAD_STATUS_CHANGED, detail)
+            ("app-server.thread.status.changed", detail)
         }
     })
 }
@@ -102,23 +102,22 @@ impl Model {
                 "currentTurnId": null, "lastTurnId": null, "lastTurnStatus": null, "metadata": {},
             });
             let detail = json!({ "sessionId": session_id, "threadId": THREAD, "session": session });
-            model.write(event_type::SESSION_CREATED, detail);
+            model.write("session.created", detail);
         }
         model
     }
 
     fn write(&mut self, event_type: &str, detail: Value) {
         self.seq += 1;
-        let change = Change::read(event_type, "", &detail);
-        assert_ne!(change, Change::None, "{event_type}");
-        if let Some(end) = self.state.turn_end(&change) {
+        let event = EventDetail::read(event_type, &detail).unwrap();
+        if let Some(end) = self.state.turn_end(&event) {
             self.ends.push((end.turn.turn_id.clone(), end.status.to_owned()));
         }
         let over_before = self.over();
-        self.state.apply(self.seq, &format!("T{}", self.seq), &change);
+        self.state.apply(self.seq, &format!("T{}", self.seq), "", Some(&event));
         for (turn_id, phase, status) in over_before {
             let now = self.state.turns.get(THREAD, &turn_id).unwrap();
-            let ends = [event_type::TURN_SETTLED, event_type::TURN_COMPLETED];
+            let ends = ["turn.settled", "app-server.turn.completed"];
             let may_change = phase == Phase::CutOff && ends.contains(&event_type);
             assert!(
                 may_change || now.status == status,
@@ -170,7 +169,7 @@ impl Model {
                         "sessionId": session, "threadId": THREAD, "turnId": turn.turn_id, "status": status,
                         "error": error,
                     });
-                    self.write(event_type::TURN_SETTLED, detail);
+                    self.write("turn.settled", detail);
                 }
             }
         }
@@ -199,7 +198,7 @@ proptest! {
         let mut model = Model::new();
         for (index, (turn, delivery)) in deliveries.into_iter().enumerate() {
             if close_at == Some(index) {
-                model.write(event_type::SESSION_CLOSED, json!({ "sessionId": "b" }));
+                model.write("session.closed", json!({ "sessionId": "b" }));
             }
             if cut_at == Some(index) {
                 // The end of the connection ends what is open.
@@ -207,7 +206,7 @@ proptest! {
                 for turn in open {
                     let session = model.state.session_for(&turn).unwrap().session_id.clone();
                     let detail = json!({ "sessionId": session, "threadId": THREAD, "turnId": turn.turn_id });
-                    model.write(event_type::TURN_MISSING, detail);
+                    model.write("app-server.turn.completed.missing", detail);
                 }
             }
             if let Some((event_type, detail)) = event_of(turn, delivery) {

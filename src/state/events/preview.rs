@@ -1,20 +1,10 @@
-//! Parts of events: optional members of a detail, and quotations in a message.
-
-use serde::Serialize;
-use serde_json::{Value, json};
+//! Quotations in the messages of events.
 
 /// The maximum number of characters that a message quotes.
 const MAX_PREVIEW_CHARS: usize = 160;
 
-/// Adds an optional member to a detail, if it has a value.
-pub(super) fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) {
-    if let Some(part) = part {
-        detail[name] = json!(part);
-    }
-}
-
 /// The beginning of a text on one line, 160 characters at most.
-pub(crate) fn preview(text: &str) -> String {
+pub fn preview(text: &str) -> String {
     let mut flat = String::with_capacity(text.len().min(4 * MAX_PREVIEW_CHARS));
     for part in text.split_whitespace() {
         if !flat.is_empty() {

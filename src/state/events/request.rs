@@ -1,0 +1,50 @@
+//! The events of server requests.
+
+use serde_json::{Value, json};
+
+use crate::state::Level::{self, Info, Warn};
+use crate::state::{ResolvedBy, ServerRequest};
+
+event_types! {
+    /// The events of server requests.
+    enum RequestEvent {
+        /// The app-server sent a request that a client can answer.
+        "request.opened" => Opened {
+            /// The request.
+            request_id: String = default,
+            /// The session that started the turn at the root; `null` when none did.
+            session_id: Option<String> = default,
+            /// The thread.
+            thread_id: Option<String> = default,
+            /// The turn that waits for it.
+            turn_id: Option<String> = default,
+            /// The turn of the session.
+            root_turn_id: Option<String> = default,
+            /// Its record.
+            request: Box<ServerRequest>,
+        } => Warn, format!("The app-server asks {}; answer request {request_id}.", request.method);
+        /// A server request was answered, or is no longer needed.
+        "request.resolved" => Resolved {
+            /// The request.
+            request_id: String,
+            /// Who resolved it.
+            resolved_by: ResolvedBy,
+            /// The decision, if there is one.
+            decision: Option<Value> = default,
+            /// The reason, as a sentence.
+            reason: Option<String> = default,
+            /// The session of its record; absent when there is no record, like the rest.
+            session_id: Option<Option<String>> = default skip_serializing_if,
+            /// The thread.
+            thread_id: Option<Option<String>> = default skip_serializing_if,
+            /// The turn.
+            turn_id: Option<Option<String>> = default skip_serializing_if,
+            /// The turn of the session.
+            root_turn_id: Option<Option<String>> = default skip_serializing_if,
+        } => Info, format!("Request {request_id} is resolved: {}", match (decision, reason) {
+            (Some(decision), _) => format!("{decision}, by {}.", json!(resolved_by)),
+            (None, Some(reason)) => reason.clone(),
+            (None, None) => format!("by {}.", json!(resolved_by)),
+        });
+    }
+}
