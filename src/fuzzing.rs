@@ -399,13 +399,13 @@ fn numbers(journal: &Journal) -> Vec<u64> {
 
 /// All lines of all files of the log.
 fn whole_lines(directory: &Path) -> BTreeSet<Vec<u8>> {
-    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let logs = paths.filter(|path| path.to_string_lossy().contains("/events"));
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let logs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("events"));
     let whole = |text: Vec<u8>| {
         let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         lines.into_iter().filter(|line| line.ends_with(b"\n"))
     };
-    logs.flat_map(|path| whole(fs::read(path).unwrap())).collect()
+    logs.flat_map(|entry| whole(fs::read(entry.path()).unwrap())).collect()
 }
 
 /// The numbers of the lines that a subscription delivers.

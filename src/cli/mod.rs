@@ -13,7 +13,7 @@ mod tests;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use arguments::{APP_SERVER_FLAGS, CommandLine};
 use exit::exit_of;
@@ -41,7 +41,7 @@ fn parse_with(args: Vec<OsString>, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> R
         return Err(help);
     }
     let has = |flag: &str| args.iter().any(|word| word == flag);
-    let (is_brief, is_demo) = (has("-h"), has("--demo"));
+    let is_brief = has("-h");
     let declared = CommandLine::command().mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         command.mut_args(|argument| {
@@ -49,19 +49,29 @@ fn parse_with(args: Vec<OsString>, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> R
             argument.hide_env(is_brief).hide_env_values(true).hide(is_unused)
         })
     });
-    let command = declared.clone().mut_subcommands(|command| {
-        let name = command.get_name().to_owned();
-        ignore_variables(command, &|argument| {
-            is_ignored(argument)
-                || name == "smoke" && is_unused_by_smoke(argument)
-                || is_demo && APP_SERVER_FLAGS.contains(&argument.get_id().as_str())
+    let matches_of = |is_demo: bool| {
+        let command = declared.clone().mut_subcommands(|command| {
+            let name = command.get_name().to_owned();
+            ignore_variables(command, &|argument| {
+                is_ignored(argument)
+                    || name == "smoke" && is_unused_by_smoke(argument)
+                    || is_demo && APP_SERVER_FLAGS.contains(&argument.get_id().as_str())
+            })
+        });
+        command.try_get_matches_from(&args).or_else(|error| match error.kind() {
+            // The help names every variable.
+            ErrorKind::DisplayHelp => declared.clone().try_get_matches_from(&args),
+            _ => Err(error),
         })
-    });
-    let matches = command.try_get_matches_from(&args).or_else(|error| match error.kind() {
-        // The help names every variable.
-        ErrorKind::DisplayHelp => declared.try_get_matches_from(&args),
-        _ => Err(error),
-    });
+    };
+    let starts_demo = |matches: &ArgMatches| {
+        matches.subcommand_matches("start").is_some_and(|start| start.get_flag("demo"))
+    };
+    let matches = match matches_of(has("--demo")) {
+        // The word was the value of another flag.
+        Ok(matches) if has("--demo") && !starts_demo(&matches) => matches_of(false),
+        matches => matches,
+    };
     let line = matches.and_then(|matches| CommandLine::from_arg_matches(&matches));
     line.map(|line| line.command).map_err(|error| exit_of(&error, &args))
 }

@@ -309,6 +309,15 @@ async fn demo_and_smoke_ignore_variables_of_settings_they_replace() {
 }
 
 #[tokio::test]
+async fn value_of_a_flag_does_not_count_as_the_flag_demo() {
+    let home = Home::new();
+    let variables = [("BAA_CODEXD_SERVER_COMMAND", "wrapper")];
+    let shown = home.run(&["config", "--server-arg", "--demo"], &variables).await;
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(shown.stdout.contains("wrapper"), "{shown:?}");
+}
+
+#[tokio::test]
 async fn clients_need_only_the_settings_that_they_use() {
     let home = Home::new();
     let base = "http://127.0.0.1:1";
