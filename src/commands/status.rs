@@ -163,7 +163,7 @@ fn stopped(config: &Config, snapshot: &Value, holder: Option<String>) -> Vec<(&'
 fn child(child: &Value) -> String {
     let mut parts = vec![text(&child["status"])];
     if let Some(pid) = child["pid"].as_u64() {
-        parts.push(format!("pid {pid}"));
+        parts.push(format!("PID {pid}"));
     }
     if let Some(error) = child["lastError"].as_str() {
         parts.push(error.to_owned());
