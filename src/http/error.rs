@@ -2,8 +2,8 @@
 //!
 //! All handlers return [`ApiError`]; [`DaemonError`] is converted here. Stateless.
 //!
-//! Invariant: every error has a status and code from [`ERROR_KINDS`], which the OpenAPI document lists. Clients branch on
-//! the code; the message is for the user.
+//! Invariant: every error is of an [`ErrorKind`], and each kind is defined in one line here; the OpenAPI document describes
+//! it by that. Clients branch on the code; the message is for the user.
 
 use std::time::Duration;
 
@@ -36,110 +36,53 @@ pub(super) struct Failure {
     details: Option<Value>,
 }
 
-/// A status and a code of an error response.
+/// What distinguishes one error response from another; clients branch on the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ErrorKind {
-    pub(super) status: u16,
+    pub(super) status: StatusCode,
     pub(super) code: &'static str,
     /// When it is returned, as a sentence.
     pub(super) when: &'static str,
 }
 
-const fn kind(status: u16, code: &'static str, when: &'static str) -> ErrorKind {
-    ErrorKind { status, code, when }
+/// Defines one [`ErrorKind`] per line: its name, its status, its code, and when it is returned.
+macro_rules! error_kinds {
+    ($($name:ident: $status:ident $code:literal, $when:literal;)*) => {
+        $(pub(super) const $name: ErrorKind =
+            ErrorKind { status: StatusCode::$status, code: $code, when: $when };)*
+    };
 }
 
-pub(super) const BAD_REQUEST: ErrorKind = kind(400, "bad_request", "The request is invalid.");
-pub(super) const REJECTED: ErrorKind =
-    kind(400, "app_server_rejected", "The app-server rejected the forwarded request.");
-pub(super) const UNAUTHORIZED: ErrorKind =
-    kind(401, "unauthorized", "The request has no token or a wrong one.");
-pub(super) const FORBIDDEN: ErrorKind = kind(
-    403,
-    "forbidden",
-    "The request comes from another user, is for another host, or comes from a foreign web page.",
-);
-pub(super) const NOT_FOUND: ErrorKind = kind(404, "not_found", "Resource not found.");
-pub(super) const TOO_SLOW: ErrorKind = kind(408, "request_timeout", "The request was not complete in time.");
-pub(super) const NO_TURN: ErrorKind = kind(409, "no_turn", "No turn is in progress in the session.");
-pub(super) const TURN_IN_PROGRESS: ErrorKind =
-    kind(409, "turn_in_progress", "Another turn is in progress in the session.");
-pub(super) const TURN_INTERRUPTED: ErrorKind =
-    kind(409, "turn_interrupted", "The turn was interrupted before it started.");
-pub(super) const ALREADY_RESOLVED: ErrorKind =
-    kind(409, "already_resolved", "The request is already resolved.");
-pub(super) const NOT_ACTIVE: ErrorKind = kind(409, "session_not_active", "The session accepts no turns.");
-pub(super) const QUEUE_FULL: ErrorKind = kind(409, "queue_full", "The queue of the session is full.");
-pub(super) const TRUST_UNDECIDED: ErrorKind =
-    kind(409, "trust_undecided", "The user has not decided whether the directory is trusted.");
-pub(super) const THREAD_LOCKED: ErrorKind =
-    kind(409, "thread_locked", "Another program has the thread open.");
-pub(super) const THREAD_UNAVAILABLE: ErrorKind = kind(
-    409,
-    "thread_unavailable",
-    "Codex cannot open the thread: its history is missing, or it is archived.",
-);
-pub(super) const OUTCOME_UNKNOWN: ErrorKind =
-    kind(409, "outcome_unknown", "It is unknown whether the turn of an earlier request started.");
-pub(super) const CURSOR_GONE: ErrorKind = kind(410, "cursor_gone", "The cursor has expired or is invalid.");
-pub(super) const TOO_LARGE: ErrorKind = kind(413, "payload_too_large", "The body exceeds the limit.");
-pub(super) const UNSUPPORTED: ErrorKind =
-    kind(415, "unsupported_media_type", "The Content-Encoding of the body is not supported.");
-pub(super) const KEY_REUSED: ErrorKind =
-    kind(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
-pub(super) const UPGRADE_REQUIRED: ErrorKind =
-    kind(426, "bad_request", "The client uses another version of WebSocket.");
-pub(super) const HEAD_TOO_LARGE: ErrorKind = kind(431, "headers_too_large", "The head exceeds the limit.");
-pub(super) const INTERNAL: ErrorKind = kind(500, "internal_error", "Internal error of codexd.");
-pub(super) const APP_SERVER_ERROR: ErrorKind =
-    kind(502, "app_server_error", "The app-server answered with an error.");
-pub(super) const UNAVAILABLE: ErrorKind = kind(503, "app_server_unavailable", "No app-server is available.");
-pub(super) const OVERLOADED: ErrorKind =
-    kind(503, "overloaded", "The app-server is overloaded, or there are too many connections.");
-pub(super) const STORAGE: ErrorKind = kind(
-    503,
-    "storage_unavailable",
-    "The event log is unavailable, or a directory or file that the request needs does not answer.",
-);
-pub(super) const SHUTTING_DOWN: ErrorKind = kind(503, "shutting_down", "The daemon is stopping.");
-pub(super) const TIMEOUT: ErrorKind =
-    kind(504, "app_server_timeout", "The app-server did not answer in time.");
-
-/// Every status and code.
-const ERROR_KINDS: &[ErrorKind] = &[
-    BAD_REQUEST,
-    REJECTED,
-    UNAUTHORIZED,
-    FORBIDDEN,
-    NOT_FOUND,
-    TOO_SLOW,
-    NO_TURN,
-    TURN_IN_PROGRESS,
-    TURN_INTERRUPTED,
-    ALREADY_RESOLVED,
-    NOT_ACTIVE,
-    QUEUE_FULL,
-    TRUST_UNDECIDED,
-    THREAD_LOCKED,
-    THREAD_UNAVAILABLE,
-    OUTCOME_UNKNOWN,
-    CURSOR_GONE,
-    TOO_LARGE,
-    UNSUPPORTED,
-    KEY_REUSED,
-    UPGRADE_REQUIRED,
-    HEAD_TOO_LARGE,
-    INTERNAL,
-    APP_SERVER_ERROR,
-    UNAVAILABLE,
-    OVERLOADED,
-    STORAGE,
-    SHUTTING_DOWN,
-    TIMEOUT,
-];
-
-fn is_listed(status: StatusCode, code: &str) -> bool {
-    ERROR_KINDS.iter().any(|kind| kind.status == status.as_u16() && kind.code == code)
+error_kinds! {
+    BAD_REQUEST: BAD_REQUEST "bad_request", "The request is invalid.";
+    REJECTED: BAD_REQUEST "app_server_rejected", "The app-server rejected the forwarded request.";
+    UNAUTHORIZED: UNAUTHORIZED "unauthorized", "The request has no token or a wrong one.";
+    FORBIDDEN: FORBIDDEN "forbidden", "The request comes from another user, is for another host, or comes from a foreign web page.";
+    NOT_FOUND: NOT_FOUND "not_found", "Resource not found.";
+    TOO_SLOW: REQUEST_TIMEOUT "request_timeout", "The request was not complete in time.";
+    NO_TURN: CONFLICT "no_turn", "No turn is in progress in the session.";
+    TURN_IN_PROGRESS: CONFLICT "turn_in_progress", "Another turn is in progress in the session.";
+    TURN_INTERRUPTED: CONFLICT "turn_interrupted", "The turn was interrupted before it started.";
+    ALREADY_RESOLVED: CONFLICT "already_resolved", "The request is already resolved.";
+    NOT_ACTIVE: CONFLICT "session_not_active", "The session accepts no turns.";
+    QUEUE_FULL: CONFLICT "queue_full", "The queue of the session is full.";
+    TRUST_UNDECIDED: CONFLICT "trust_undecided", "The user has not decided whether the directory is trusted.";
+    THREAD_LOCKED: CONFLICT "thread_locked", "Another program has the thread open.";
+    THREAD_UNAVAILABLE: CONFLICT "thread_unavailable", "Codex cannot open the thread: its history is missing, or it is archived.";
+    OUTCOME_UNKNOWN: CONFLICT "outcome_unknown", "It is unknown whether the turn of an earlier request started.";
+    CURSOR_GONE: GONE "cursor_gone", "The cursor has expired or is invalid.";
+    TOO_LARGE: PAYLOAD_TOO_LARGE "payload_too_large", "The body exceeds the limit.";
+    UNSUPPORTED: UNSUPPORTED_MEDIA_TYPE "unsupported_media_type", "The Content-Encoding of the body is not supported.";
+    KEY_REUSED: UNPROCESSABLE_ENTITY "idempotency_key_reused", "The Idempotency-Key belongs to another request.";
+    UPGRADE_REQUIRED: UPGRADE_REQUIRED "bad_request", "The client uses another version of WebSocket.";
+    HEAD_TOO_LARGE: REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large", "The head exceeds the limit.";
+    INTERNAL: INTERNAL_SERVER_ERROR "internal_error", "Internal error of codexd.";
+    APP_SERVER_ERROR: BAD_GATEWAY "app_server_error", "The app-server answered with an error.";
+    UNAVAILABLE: SERVICE_UNAVAILABLE "app_server_unavailable", "No app-server is available.";
+    OVERLOADED: SERVICE_UNAVAILABLE "overloaded", "The app-server is overloaded, or there are too many connections.";
+    STORAGE: SERVICE_UNAVAILABLE "storage_unavailable", "The event log is unavailable, or a directory or file that the request needs does not answer.";
+    SHUTTING_DOWN: SERVICE_UNAVAILABLE "shutting_down", "The daemon is stopping.";
+    TIMEOUT: GATEWAY_TIMEOUT "app_server_timeout", "The app-server did not answer in time.";
 }
 
 /// An error response; boxed, because it is the rare variant of every result.
@@ -148,8 +91,7 @@ pub(super) struct ApiError(Box<ErrorParts>);
 
 #[derive(Debug)]
 struct ErrorParts {
-    status: StatusCode,
-    code: &'static str,
+    kind: ErrorKind,
     message: String,
     details: Option<Value>,
     retry_after: Option<u64>,
@@ -158,21 +100,21 @@ struct ErrorParts {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        debug_assert!(is_listed(status, code), "{status} {code} is not in ERROR_KINDS");
+    /// An error without details; every 503 has a `Retry-After`.
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let is_temporary = kind.status == StatusCode::SERVICE_UNAVAILABLE;
         Self(Box::new(ErrorParts {
-            status,
-            code,
+            kind,
             message: message.into(),
             details: None,
-            retry_after: None,
+            retry_after: is_temporary.then_some(DEFAULT_RETRY_AFTER_SECONDS),
             closes_connection: false,
         }))
     }
 
     /// The request is invalid.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+        Self::new(BAD_REQUEST, message)
     }
 
     /// The head is malformed or ambiguous; `rule` is the violated rule, as a clause.
@@ -184,29 +126,29 @@ impl ApiError {
     pub(super) fn unauthorized() -> Self {
         let message = "The request needs the header Authorization: Bearer TOKEN, with the token from the file that \
                        --auth-token-file names.";
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+        Self::new(UNAUTHORIZED, message)
     }
 
     /// The client or page may not use codexd.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+        Self::new(FORBIDDEN, message)
     }
 
     /// This part of the request was not complete in time.
     pub(super) fn too_slow(part: &str, limit: Duration) -> Self {
         let message = format!("The {part} of the request was not complete within {} s.", limit.as_secs());
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+        Self::new(TOO_SLOW, message)
     }
 
     /// The head is too long or has too many headers.
     pub(super) fn head_too_large() -> Self {
         let message = "The head of the request exceeds the limit of 16 KiB or 100 headers.";
-        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", message)
+        Self::new(HEAD_TOO_LARGE, message)
     }
 
     /// A limit is reached; the client may retry.
     pub(super) fn overloaded(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).with_default_retry_after()
+        Self::new(OVERLOADED, message)
     }
 
     /// Internal error.
@@ -214,26 +156,16 @@ impl ApiError {
         Self::from(DaemonError::Internal)
     }
 
-    /// The resource does not exist.
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
-    }
-
     /// The body is longer than `limit` bytes.
     pub(super) fn payload_too_large(limit: usize) -> Self {
         let message = format!("The request body exceeds the limit of {limit} bytes.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+        Self::new(TOO_LARGE, message)
     }
 
     /// The body has a Content-Encoding.
     pub(super) fn unsupported_encoding() -> Self {
         let message = "codexd supports no Content-Encoding; send the request body without it.";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
-    }
-
-    /// The client uses another version of WebSocket.
-    pub(super) fn upgrade_required(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::UPGRADE_REQUIRED, "bad_request", message)
+        Self::new(UNSUPPORTED, message)
     }
 
     /// The cursor has expired; `gap` holds the bounds of the log.
@@ -242,7 +174,7 @@ impl ApiError {
             "The events cannot be read from this cursor: {expired}; read the sessions again and continue after {}.",
             gap["cursor"].as_str().unwrap_or_default()
         );
-        Self::new(StatusCode::GONE, "cursor_gone", message).with_details(gap)
+        Self::new(CURSOR_GONE, message).with_details(gap)
     }
 
     /// The event log cannot be read.
@@ -250,17 +182,17 @@ impl ApiError {
         tracing::error!(%error, "failed to read the event log");
         let message =
             format!("Failed to read the event log ({error}); check the disk of the logs directory.");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).with_default_retry_after()
+        Self::new(STORAGE, message)
     }
 
     /// A directory or file that the request needs does not answer.
     pub(super) fn storage_unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).with_default_retry_after()
+        Self::new(STORAGE, message)
     }
 
     /// The HTTP status.
     pub(super) fn status(&self) -> u16 {
-        self.0.status.as_u16()
+        self.0.kind.status.as_u16()
     }
 
     /// The message for the user.
@@ -270,9 +202,10 @@ impl ApiError {
 
     /// The raw response, for a connection without an HTTP parser.
     pub(super) fn to_raw_response(&self) -> Bytes {
-        let ErrorParts { status, code, message, details, retry_after, closes_connection: _ } = &*self.0;
+        let ErrorParts { kind, message, details, retry_after, closes_connection: _ } = &*self.0;
         let (message, details) = (message.clone(), details.clone());
-        response::raw_response(*status, *retry_after, &Failure { ok: false, error: code, message, details })
+        let failure = Failure { ok: false, error: kind.code, message, details };
+        response::raw_response(kind.status, *retry_after, &failure)
     }
 
     /// The response after which the connection is closed, so that unread input is not parsed as a request.
@@ -288,95 +221,88 @@ impl ApiError {
 
     /// The error as part of a WebSocket message.
     pub(super) fn to_json(&self) -> Value {
-        json!({ "error": self.0.code, "message": self.0.message, "details": self.0.details })
+        json!({ "error": self.0.kind.code, "message": self.0.message, "details": self.0.details })
     }
 
+    /// Adds facts for programs; `null` adds none.
     fn with_details(mut self, details: Value) -> Self {
-        self.0.details = Some(details);
-        self
-    }
-
-    fn with_default_retry_after(mut self) -> Self {
-        self.0.retry_after = Some(DEFAULT_RETRY_AFTER_SECONDS);
-        self
-    }
-
-    /// Sets `Retry-After` to `time` in whole seconds, at least the default.
-    fn with_retry_after(mut self, time: Option<Duration>) -> Self {
-        let seconds = time.map_or(DEFAULT_RETRY_AFTER_SECONDS, |time| {
-            time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
-        });
-        self.0.retry_after = Some(seconds.max(DEFAULT_RETRY_AFTER_SECONDS));
+        self.0.details = (!details.is_null()).then_some(details);
         self
     }
 }
 
 impl From<DaemonError> for ApiError {
     fn from(error: DaemonError) -> Self {
-        use StatusCode as S;
+        use DaemonError as E;
         let message = error.to_string();
-        let new = |status, code| Self::new(status, code, message);
-        match error {
-            DaemonError::Invalid(_) => new(S::BAD_REQUEST, "bad_request"),
-            DaemonError::UnknownSession(_) => new(S::NOT_FOUND, "not_found"),
-            DaemonError::UnknownTurn { .. } => new(S::NOT_FOUND, "not_found"),
-            DaemonError::NotQueued { .. } => new(S::NOT_FOUND, "not_found"),
-            DaemonError::TurnWithdrawn(_) => new(S::CONFLICT, "turn_interrupted"),
-            DaemonError::NoTurn(_) => new(S::CONFLICT, "no_turn"),
-            DaemonError::OtherTurn { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
-                .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
-            DaemonError::UnknownRequest(_) => new(S::NOT_FOUND, "not_found"),
-            DaemonError::AlreadyResolved(request) => {
-                new(S::CONFLICT, "already_resolved").with_details(json!({ "request": request }))
+        let retry_after = match error {
+            E::Unavailable { retry_after, .. } => retry_after,
+            _ => None,
+        };
+        let (kind, details) = match error {
+            E::Invalid(_) => (BAD_REQUEST, Value::Null),
+            E::UnknownSession(_) | E::UnknownTurn { .. } | E::NotQueued { .. } | E::UnknownRequest(_) => {
+                (NOT_FOUND, Value::Null)
             }
-            DaemonError::NoThread(_) => new(S::CONFLICT, "session_not_active"),
-            DaemonError::SessionNotActive { session_id, reason } => new(S::CONFLICT, "session_not_active")
-                .with_details(json!({ "sessionId": session_id, "closedReason": reason })),
-            DaemonError::TurnInProgress { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
-                .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
-            DaemonError::QueueFull { session_id, limit } => new(S::CONFLICT, "queue_full")
-                .with_details(json!({ "sessionId": session_id, "limit": limit })),
-            DaemonError::TrustUndecided { cwd, left_out } => {
-                new(S::CONFLICT, "trust_undecided").with_details(json!({ "cwd": cwd, "leftOut": left_out }))
+            E::TurnWithdrawn(_) => (TURN_INTERRUPTED, Value::Null),
+            E::NoTurn(_) => (NO_TURN, Value::Null),
+            E::OtherTurn { session_id, turn_id } | E::TurnInProgress { session_id, turn_id } => {
+                (TURN_IN_PROGRESS, json!({ "sessionId": session_id, "turnId": turn_id }))
             }
-            DaemonError::ThreadLocked { thread_id, reason } => new(S::CONFLICT, "thread_locked")
-                .with_details(json!({ "threadId": thread_id, "message": reason })),
-            DaemonError::ThreadUnavailable { session_id, thread_id, reason } => {
-                new(S::CONFLICT, "thread_unavailable").with_details(
-                    json!({ "sessionId": session_id, "threadId": thread_id, "message": reason }),
-                )
+            E::AlreadyResolved(request) => (ALREADY_RESOLVED, json!({ "request": request })),
+            E::NoThread(_) => (NOT_ACTIVE, Value::Null),
+            E::SessionNotActive { session_id, reason } => {
+                (NOT_ACTIVE, json!({ "sessionId": session_id, "closedReason": reason }))
             }
-            DaemonError::OutcomeUnknown { session_id, submitted_at, reason } => {
-                new(S::CONFLICT, "outcome_unknown").with_details(
-                    json!({ "sessionId": session_id, "submittedAt": submitted_at, "message": reason }),
-                )
+            E::QueueFull { session_id, limit } => {
+                (QUEUE_FULL, json!({ "sessionId": session_id, "limit": limit }))
             }
-            DaemonError::KeyReused(_) => new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-            DaemonError::Rejected { method, code, message } => new(S::BAD_REQUEST, "app_server_rejected")
-                .with_details(json!({ "code": code, "message": message, "method": method })),
-            DaemonError::AppServer { method, code, message } => new(S::BAD_GATEWAY, "app_server_error")
-                .with_details(json!({ "code": code, "message": message, "method": method })),
-            DaemonError::Overloaded => new(S::SERVICE_UNAVAILABLE, "overloaded").with_default_retry_after(),
-            DaemonError::Unavailable { retry_after, .. } => {
-                new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").with_retry_after(retry_after)
+            E::TrustUndecided { cwd, left_out } => {
+                (TRUST_UNDECIDED, json!({ "cwd": cwd, "leftOut": left_out }))
             }
-            DaemonError::Timeout { .. } | DaemonError::StillOpening { .. } => {
-                new(S::GATEWAY_TIMEOUT, "app_server_timeout")
+            E::ThreadLocked { thread_id, reason } => {
+                (THREAD_LOCKED, json!({ "threadId": thread_id, "message": reason }))
             }
-            DaemonError::Storage(_) => {
-                new(S::SERVICE_UNAVAILABLE, "storage_unavailable").with_default_retry_after()
+            E::ThreadUnavailable { session_id, thread_id, reason } => (
+                THREAD_UNAVAILABLE,
+                json!({ "sessionId": session_id, "threadId": thread_id, "message": reason }),
+            ),
+            E::OutcomeUnknown { session_id, submitted_at, reason } => (
+                OUTCOME_UNKNOWN,
+                json!({ "sessionId": session_id, "submittedAt": submitted_at, "message": reason }),
+            ),
+            E::KeyReused(_) => (KEY_REUSED, Value::Null),
+            E::Rejected { method, code, message } => {
+                (REJECTED, json!({ "code": code, "message": message, "method": method }))
             }
-            DaemonError::Internal => new(S::INTERNAL_SERVER_ERROR, "internal_error"),
-            DaemonError::ShuttingDown => {
-                new(S::SERVICE_UNAVAILABLE, "shutting_down").with_default_retry_after()
+            E::AppServer { method, code, message } => {
+                (APP_SERVER_ERROR, json!({ "code": code, "message": message, "method": method }))
             }
+            E::Overloaded => (OVERLOADED, Value::Null),
+            E::Unavailable { .. } => (UNAVAILABLE, Value::Null),
+            E::Timeout { .. } | E::StillOpening { .. } => (TIMEOUT, Value::Null),
+            E::Storage(_) => (STORAGE, Value::Null),
+            E::Internal => (INTERNAL, Value::Null),
+            E::ShuttingDown => (SHUTTING_DOWN, Value::Null),
+        };
+        let mut error = Self::new(kind, message).with_details(details);
+        if let Some(time) = retry_after {
+            let seconds = u64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+            error.0.retry_after = Some(seconds.max(DEFAULT_RETRY_AFTER_SECONDS));
         }
+        error
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let ErrorParts { status, code, message, details, retry_after, closes_connection } = *self.0;
+        let ErrorParts {
+            kind: ErrorKind { status, code, .. },
+            message,
+            details,
+            retry_after,
+            closes_connection,
+        } = *self.0;
         let mut response = response::json(status, &Failure { ok: false, error: code, message, details });
         let headers = response.headers_mut();
         if closes_connection {

@@ -58,7 +58,8 @@ pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> Response {
-    ApiError::not_found(format!("Unknown codexd route {method} {}.", uri.path())).into_response()
+    let message = format!("Unknown codexd route {method} {}.", uri.path());
+    ApiError::new(error::NOT_FOUND, message).into_response()
 }
 
 /// The errors of reading a request body.

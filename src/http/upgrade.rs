@@ -8,7 +8,7 @@ use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::error::ApiError;
+use super::error::{self, ApiError};
 use crate::http::auth::token::{SUBPROTOCOL, subprotocols};
 
 /// Whether the request is a WebSocket handshake.
@@ -23,7 +23,7 @@ pub(super) fn accept(mut request: Request) -> Result<(Response, OnUpgrade), ApiE
         return Err(ApiError::bad_request("A WebSocket is opened by a GET with \"Connection: Upgrade\"."));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(ApiError::upgrade_required("codexd supports WebSocket version 13 only."));
+        return Err(ApiError::new(error::UPGRADE_REQUIRED, "codexd supports WebSocket version 13 only."));
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err(ApiError::bad_request("A WebSocket handshake needs the header Sec-WebSocket-Key."));

@@ -126,7 +126,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let guard_errors =
         [&[error::FORBIDDEN][..], if route.needs_no_token() { &[] } else { &[error::UNAUTHORIZED] }];
     for kind in route.errors.iter().copied().chain(guard_errors).flatten() {
-        let kinds = by_status.entry(kind.status).or_default();
+        let kinds = by_status.entry(kind.status.as_u16()).or_default();
         if !kinds.contains(kind) {
             kinds.push(*kind);
         }
