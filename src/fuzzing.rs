@@ -27,7 +27,10 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::codex::{AppServerEvent, Backlog, Listener, MessageReader, Pending, StderrTail, redact};
+use crate::codex::{
+    AppServerEvent, Backlog, CallError, Listener, MessageReader, OnReply, Pending, PendingCall, StderrTail,
+    redact,
+};
 use crate::daemon::ChildFile;
 use crate::http::StreamQuery;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, OpenFailure, seq_of};
@@ -289,18 +292,23 @@ impl Listener for EventCollector {
     fn flush(&mut self) {}
 }
 
+struct ReplyCollector(Arc<Mutex<Output>>);
+
+impl OnReply for ReplyCollector {
+    fn on_reply(self: Box<Self>, outcome: Result<&RawValue, CallError>) {
+        let mut output = self.0.lock().unwrap();
+        output.events.push(format!("{outcome:?}"));
+        output.settled += 1;
+    }
+}
+
 /// Reads the output of an app-server that arrives in these pieces.
 fn read(pieces: Vec<&[u8]>, cap: usize) -> Output {
     let output = Arc::<Mutex<Output>>::default();
     let pending = Arc::new(Pending::default());
     for _ in 0..PENDING_CALLS {
-        let output = Arc::clone(&output);
-        let settle = move |outcome: Result<&RawValue, _>| {
-            let mut output = output.lock().unwrap();
-            output.events.push(format!("{outcome:?}"));
-            output.settled += 1;
-        };
-        assert!(pending.register(Box::new(settle)).is_ok());
+        let (call, _) = PendingCall::new("", Arc::default(), ReplyCollector(Arc::clone(&output)));
+        assert!(pending.register(call).is_ok());
     }
     let mut reader = MessageReader::new(pending, EventCollector(Arc::clone(&output)), Backlog::new());
     let stream = Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect());

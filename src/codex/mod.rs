@@ -38,11 +38,15 @@ pub use process::stop_pace::StopPace;
 pub use process::sweep::end_leftover;
 pub use redact::redact;
 pub use rpc::call_error::CallError;
-pub use rpc::client::Client;
+pub use rpc::client::{Client, Wait};
 pub use rpc::outline::Outline;
+pub use rpc::pending::OnReply;
 pub use rpc::wire;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use rpc::{pending::Pending, reader::MessageReader};
+pub(crate) use rpc::{
+    pending::{Pending, PendingCall},
+    reader::MessageReader,
+};
 pub use supervisor::availability::{Availability, Failure, Waiting};
 pub use supervisor::plan::{App, Plan};
 pub use supervisor::task::Supervisor;

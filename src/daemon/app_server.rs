@@ -9,3 +9,4 @@ pub(in crate::daemon) mod calls;
 pub(in crate::daemon) mod child_file;
 pub(in crate::daemon) mod plan;
 pub(in crate::daemon) mod read_response;
+pub(in crate::daemon) mod record_on_reply;

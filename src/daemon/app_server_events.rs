@@ -109,7 +109,7 @@ impl EventHandler {
     fn accept_submission_of_item(&mut self, params: &str) {
         if let Some((submission, turn_id)) = self.submissions.of_item(params) {
             self.flush();
-            submission.accept(&self.recorder, &turn_id, None);
+            submission.accept(&turn_id, None);
         }
     }
 

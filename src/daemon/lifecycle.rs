@@ -100,7 +100,7 @@ impl Daemon {
         let pace = watch::Sender::new(StopPace::Run);
         let activity = Arc::new(Activity::default());
         let open_requests = Arc::new(OpenRequests::default());
-        let submissions = Arc::new(Submissions::default());
+        let submissions = Arc::new(Submissions::new(recorder.clone()));
         let skipped_items = Arc::new(SkippedItems::default());
         let codex = Arc::new(Codex::new(plan::codex_home(&config), config.server.demo));
         let supervisor = {

@@ -10,7 +10,6 @@ use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::held::StartFailure;
-use crate::daemon::turns::submission::{Submission, UnderWay};
 use crate::daemon::turns::{SubmitTurn, TurnAccepted, TurnStart};
 use crate::state::{IdempotencyKey, QueuedTurn, Session, TurnEvent};
 use crate::time::rfc3339_now;
@@ -106,7 +105,7 @@ impl Daemon {
         if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
             return Ok(());
         }
-        let (start, _under_way) = self.turn_start_of(&session, thread_id, next);
+        let start = self.turn_start_of(&session, thread_id, next);
         match self.start_or_find(&client, start).await {
             // It has left the queue.
             Ok(_) | Err(DaemonError::TurnWithdrawn(_)) => Ok(()),
@@ -114,26 +113,23 @@ impl Daemon {
         }
     }
 
-    /// The start of a queued turn, and its registered submission.
+    /// The start of a queued turn, with its submission.
     fn turn_start_of<'a>(
         &self,
         session: &'a Session,
         thread_id: &str,
         waiting: &'a QueuedTurn,
-    ) -> (TurnStart<'a>, UnderWay) {
+    ) -> TurnStart<'a> {
         let queue_id = &waiting.queue_id;
-        let submission =
-            Submission::new(&session.session_id, thread_id, queue_id.clone(), Some(queue_id.clone()), None);
-        let under_way = self.shared.submissions.begin(&submission);
-        let start = TurnStart {
+        let submissions = &self.shared.submissions;
+        TurnStart {
             session,
             input: &waiting.input,
             settings: &waiting.settings,
-            submission,
+            under_way: submissions.begin(&session.session_id, thread_id, queue_id, Some(queue_id), None),
             is_tracked: true,
             submitted_since: waiting.submitted.then(|| waiting.queued_at.clone()),
-        };
-        (start, under_way)
+        }
     }
 
     /// Searches for the turn of a queued one that was submitted before; records its acceptance.
@@ -147,7 +143,7 @@ impl Daemon {
         let client = self.wait_for_client().await?;
         let session = self.attach(&client, Arc::clone(session)).await?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
-        let (start, _under_way) = self.turn_start_of(&session, &thread_id, waiting);
+        let start = self.turn_start_of(&session, &thread_id, waiting);
         self.find_submitted(&client, &start).await
     }
 

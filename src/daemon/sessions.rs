@@ -14,16 +14,15 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::codex::Client;
 use crate::codex::protocol::responses::{ListedTurn, OpenedThread, TurnPage};
 use crate::codex::protocol::{methods, values};
-use crate::daemon::app_server::read_response::{newest_turns, read};
+use crate::codex::{Client, Wait};
+use crate::daemon::app_server::read_response::newest_turns;
+use crate::daemon::app_server::record_on_reply::Outcome;
 use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::idempotency::RequestKey;
-use crate::daemon::recorder::input::Build;
-use crate::daemon::sessions::attach::Wait;
 use crate::daemon::sessions::renew::on_thread;
 use crate::daemon::trust::decision::TrustDecision;
 use crate::daemon::trust::{ThreadLoad, TrustChoice};
@@ -109,12 +108,9 @@ impl Daemon {
         let (params, decision) =
             self.thread_params(client, &input.settings, input.trust, ThreadLoad::New).await?;
         let endpoint = self.config().server.endpoint.to_string();
-        let session_id = self
-            .call_without_timeout_and_record(client, methods::THREAD_START, &params, move |answer| {
-                let thread: OpenedThread = read(answer.get())?;
-                Ok(open(input, thread, endpoint, None, decision))
-            })
-            .await?;
+        let opened = move |thread, state: &State| open(input, thread, endpoint, None, decision, state);
+        let session_id =
+            self.call_and_record(client, methods::THREAD_START, &params, Wait::Unlimited, opened).await?;
         if let Some(thread_id) = &self.session(&session_id)?.thread_id {
             self.note_attached(client, thread_id);
         }
@@ -134,15 +130,15 @@ impl Daemon {
         let (mut params, decision) = self.thread_params(client, &input.settings, input.trust, load).await?;
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
-        let thread = self.open_thread(client, method, &params, thread_id, Wait::ForGood).await?;
+        let thread = self.open_thread(client, method, &params, thread_id, Wait::Unlimited).await?;
         self.note_attached(client, &thread.thread.id);
         let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
-        self.call_and_record(client, methods::THREAD_TURNS_LIST, &newest, move |answer| {
-            let turns: TurnPage = read(answer.get())?;
-            Ok(open(input, thread, endpoint, turns.data.into_iter().next(), decision))
-        })
-        .await
+        let opened = move |turns: TurnPage, state: &State| {
+            open(input, thread, endpoint, turns.data.into_iter().next(), decision, state)
+        };
+        let wait = Wait::Limited(client.call_timeout());
+        self.call_and_record(client, methods::THREAD_TURNS_LIST, &newest, wait, opened).await
     }
 }
 
@@ -163,14 +159,15 @@ async fn with_thread_lock<T>(
     }
 }
 
-/// The new session's name, and the event that opens it.
+/// The new session's ID, and the events that open it.
 fn open(
     input: CreateSession,
     thread: OpenedThread,
     endpoint: String,
     last_turn: Option<ListedTurn>,
     decision: TrustDecision,
-) -> (String, Build) {
+    state: &State,
+) -> Outcome<String> {
     let now = rfc3339_now();
     let session_id = new_session_id();
     let running = last_turn.as_ref().filter(|turn| turn.status == values::TURN_IN_PROGRESS);
@@ -180,7 +177,7 @@ fn open(
         thread_id: None,
         status: SessionStatus::Active,
         endpoint,
-        child_pid: None,
+        child_pid: state.daemon.child.pid,
         created_at: now.clone(),
         updated_at: now,
         cwd: None,
@@ -199,15 +196,10 @@ fn open(
     let session = on_thread(thread, new, decision.trust);
     let key = input.key.map(|key| key.into_stored());
     let resumed = input.thread_id.is_some();
-    let build = move |state: &State| {
-        let session = Session { child_pid: state.daemon.child.pid, ..session };
-        let thread_id = session.thread_id.as_deref();
-        let trust = events::session_trust_if_notable(&session.session_id, thread_id, &decision);
-        let opened =
-            events::session_opened(session, resumed, input.settings, input.requests, decision.answer, key);
-        std::iter::once(opened).chain(trust).collect()
-    };
-    (session_id, Box::new(build))
+    let trust = events::session_trust_if_notable(&session_id, session.thread_id.as_deref(), &decision);
+    let opened =
+        events::session_opened(session, resumed, input.settings, input.requests, decision.answer, key);
+    (session_id, std::iter::once(opened).chain(trust).collect())
 }
 
 /// A name that is unique for ever and sorts by time.

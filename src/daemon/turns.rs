@@ -15,21 +15,17 @@ pub(in crate::daemon) mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
 
-use crate::codex::protocol::responses::{ListedTurn, StartedTurn, SteeredTurn, TurnPage};
+use crate::codex::protocol::responses::{ListedTurn, SteeredTurn, TurnPage};
 use crate::codex::protocol::{errors, items, methods, values, versions};
-use crate::codex::{CallError, Client};
-use crate::daemon::app_server::read_response::read;
+use crate::codex::{Client, Wait};
 use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::idempotency::RequestKey;
-use crate::daemon::recorder::input::Build;
-use crate::daemon::turns::submission::{Accepted, Submission};
-use crate::state::{Session, SessionStatus, StoredResponse, TurnEvent};
+use crate::daemon::turns::submission::{Submission, UnderWay};
+use crate::state::{Session, SessionStatus, State, StoredResponse, TurnEvent};
 use crate::time::rfc3339_now;
 
 /// How often a turn is sent at most to an app-server that answers "overloaded", which then has not accepted it.
@@ -92,7 +88,7 @@ pub(super) struct TurnStart<'a> {
     pub(super) session: &'a Session,
     pub(super) input: &'a [Value],
     pub(super) settings: &'a Map<String, Value>,
-    pub(super) submission: Arc<Submission>,
+    pub(super) under_way: UnderWay,
     /// Whether its outcome must be found if the response is lost, also after a restart.
     pub(super) is_tracked: bool,
     /// Since when the app-server may have it under its message ID, RFC 3339; `None` when it was not submitted before.
@@ -128,7 +124,7 @@ impl Daemon {
         let is_unknown = unknown.is_some();
         let submitted_since = unknown.as_ref().map(|(_, since)| since.clone());
         let message_id = unknown.map_or_else(new_message_id, |(message_id, _)| message_id);
-        let (_thread_lock, submission, _under_way, client, session, thread_id) = loop {
+        let (_thread_lock, under_way, client, session, thread_id) = loop {
             let (thread_lock, session) = self.lock_session_thread(&input.session_id).await?;
             let session = require_active(session)?;
             let no_thread = || DaemonError::NoThread(input.session_id.clone());
@@ -142,24 +138,24 @@ impl Daemon {
                 return self.enqueue(&session, input, key).await;
             }
             // From here on an interrupt finds the submission; starting the app-server or the thread may take long.
-            let submission =
-                Submission::new(&session.session_id, &thread_id, message_id.clone(), None, key.clone());
-            let under_way = self.shared.submissions.begin(&submission);
+            let submissions = &self.shared.submissions;
+            let under_way =
+                submissions.begin(&session.session_id, &thread_id, &message_id, None, key.as_ref());
             let client = self.wait_for_client().await?;
             let session = self.attach(&client, session).await?;
-            if submission.is_withdrawn() {
+            if under_way.submission.is_withdrawn() {
                 return Err(DaemonError::TurnWithdrawn(input.session_id));
             }
             // A recreated thread has another lock.
             if session.thread_id.as_ref() == Some(&thread_id) {
-                break (thread_lock, submission, under_way, client, session, thread_id);
+                break (thread_lock, under_way, client, session, thread_id);
             }
         };
         let mut start = TurnStart {
             session: &session,
             input: &input.input,
             settings: &input.settings,
-            submission,
+            under_way,
             is_tracked: key.is_some(),
             submitted_since,
         };
@@ -214,7 +210,7 @@ impl Daemon {
         client: &Client,
         start: TurnStart<'_>,
     ) -> Result<String, DaemonError> {
-        let submission = &start.submission;
+        let submission = &start.under_way.submission;
         let (queue_id, key) = (submission.queue_id.as_deref(), submission.key.as_ref());
         let mut params = start.settings.clone();
         params.insert("threadId".to_owned(), submission.thread_id.as_str().into());
@@ -243,11 +239,9 @@ impl Daemon {
             let session = self.attach(client, self.session(session_id)?).await?;
             let thread_id = session.thread_id.as_deref().unwrap_or(&submission.thread_id);
             params.insert("threadId".to_owned(), thread_id.into());
-            let message_id = submission.message_id.clone();
             let again =
-                Submission::new(session_id, thread_id, message_id, submission.queue_id.clone(), key.cloned());
-            let _under_way = self.shared.submissions.begin(&again);
-            started = self.start_turn(client, &again, params).await;
+                self.shared.submissions.begin(session_id, thread_id, &submission.message_id, queue_id, key);
+            started = self.start_turn(client, &again.submission, params).await;
         }
         match &started {
             Err(DaemonError::TurnWithdrawn(_)) if start.is_tracked => {
@@ -270,7 +264,7 @@ impl Daemon {
         start: &TurnStart<'_>,
     ) -> Result<Option<String>, DaemonError> {
         let Some(since) = &start.submitted_since else { return Ok(None) };
-        let submission = &start.submission;
+        let submission = &start.under_way.submission;
         let unknown = |reason: String| DaemonError::OutcomeUnknown {
             session_id: start.session.session_id.clone(),
             submitted_at: since.clone(),
@@ -290,10 +284,8 @@ impl Daemon {
                 None => Ok(None),
             };
         };
-        let (waiter, accepted) = oneshot::channel();
-        submission.wait_with(waiter);
-        submission.accept(&self.shared.recorder, &turn.id, Some((&turn.status, is_newest)));
-        self.wait_for_commit(accepted).await.map(Some)
+        submission.accept(&turn.id, Some((&turn.status, is_newest)));
+        submission.outcome().committed().await.map(Some)
     }
 
     /// Calls `turn/start`, again while the app-server answers "overloaded"; returns when the turn is known, by the response
@@ -307,29 +299,15 @@ impl Daemon {
         let params = Arc::new(params);
         let mut attempt = 1;
         loop {
-            let (waiter, accepted) = oneshot::channel();
-            if !submission.send(waiter) {
+            let Some(outcome) = submission.send() else {
                 return Err(DaemonError::TurnWithdrawn(submission.session_id.clone()));
-            }
-            let settle = {
-                let (submission, recorder) = (Arc::clone(submission), self.shared.recorder.clone());
-                move |outcome: Result<&RawValue, CallError>| {
-                    let read = |answer: &RawValue| {
-                        let started = serde_json::from_str(answer.get());
-                        started.map(|StartedTurn { turn }| turn.id).map_err(|error| CallError::Malformed {
-                            method: methods::TURN_START.to_owned(),
-                            reason: error.to_string(),
-                        })
-                    };
-                    submission.answered(&recorder, outcome.and_then(read));
-                }
             };
-            // The task is not awaited: `wait_for_commit` waits for its result, and the turn may be known earlier.
+            // The task is not awaited: the outcome is, and the turn may be known earlier.
             let call = {
-                let (client, params) = (client.clone(), Arc::clone(&params));
-                async move {
-                    client.call_in_order(methods::TURN_START, &*params, client.call_timeout(), settle).await
-                }
+                let (client, params, on_reply) =
+                    (client.clone(), Arc::clone(&params), Arc::clone(submission));
+                let wait = Wait::Limited(client.call_timeout());
+                async move { client.call_in_order(methods::TURN_START, &*params, wait, on_reply).await }
             };
             tokio::spawn(call);
             let since = rfc3339_now();
@@ -340,17 +318,16 @@ impl Daemon {
                         find_turn(client, &submission.thread_id, &submission.message_id, &since).await;
                     if let Ok(Some(Found { turn, is_newest })) = found {
                         let found = Some((turn.status.as_str(), is_newest));
-                        submission.accept(&self.shared.recorder, &turn.id, found);
+                        submission.accept(&turn.id, found);
                         return;
                     }
                     tokio::time::sleep(SEARCH_INTERVAL).await;
                 }
             };
-            let commit = self.wait_for_commit(accepted);
-            tokio::pin!(commit);
+            let mut accepted = std::pin::pin!(outcome.committed());
             let taken = tokio::select! {
-                taken = &mut commit => taken,
-                () = search => commit.await,
+                taken = &mut accepted => taken,
+                () = search => accepted.await,
             };
             match taken {
                 Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
@@ -362,19 +339,6 @@ impl Daemon {
         }
     }
 
-    /// Waits for the acceptance and its commit; returns the turn ID.
-    async fn wait_for_commit(
-        &self,
-        accepted: oneshot::Receiver<Result<Accepted, CallError>>,
-    ) -> Result<String, DaemonError> {
-        let (turn_id, commit) = accepted.await.map_err(|_| DaemonError::ShuttingDown)??;
-        match commit.await {
-            Ok(Ok(())) => Ok(turn_id),
-            Ok(Err(error)) => Err(DaemonError::Storage(error)),
-            Err(_) => Err(DaemonError::ShuttingDown),
-        }
-    }
-
     /// Adds input to a running turn.
     async fn steer(
         &self,
@@ -383,32 +347,28 @@ impl Daemon {
         turn_id: &str,
     ) -> Result<String, DaemonError> {
         let mut params = Map::new();
-        params.insert("threadId".to_owned(), start.submission.thread_id.as_str().into());
+        let submission = &start.under_way.submission;
+        params.insert("threadId".to_owned(), submission.thread_id.as_str().into());
         params.insert("expectedTurnId".to_owned(), turn_id.into());
         params.insert("input".to_owned(), start.input.into());
         let mut attempt = 1;
         loop {
-            let (session_id, thread_id) =
-                (start.session.session_id.clone(), start.submission.thread_id.clone());
-            let key = start.submission.key.clone();
-            let taken = self.call_and_record(client, methods::TURN_STEER, &params, move |answer| {
-                let SteeredTurn { turn_id } = read(answer.get())?;
+            let submission = Arc::clone(submission);
+            let steered = move |SteeredTurn { turn_id }, state: &State| {
                 let accepted = TurnEvent::Accepted {
-                    session_id,
-                    thread_id: Some(thread_id),
+                    session_id: submission.session_id.clone(),
+                    thread_id: Some(submission.thread_id.clone()),
                     turn_id: turn_id.clone(),
                     status: None,
                     is_newest: None,
                     steered: true,
                     queue_id: None,
-                    idempotency: key,
+                    idempotency: submission.key.clone(),
                 };
-                Ok((
-                    turn_id,
-                    Box::new(move |state: &_| events::accepted_with_release(state, accepted)) as Build,
-                ))
-            });
-            match taken.await {
+                (turn_id, events::accepted_with_release(state, accepted))
+            };
+            let wait = Wait::Limited(client.call_timeout());
+            match self.call_and_record(client, methods::TURN_STEER, &params, wait, steered).await {
                 Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
                     tokio::time::sleep(pause(attempt)).await
                 }

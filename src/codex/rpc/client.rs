@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::call_error::CallError;
-use super::pending::Pending;
+use super::pending::{Observer, OnReply, Pending, PendingCall};
 use super::wire::{self, RpcError};
 use crate::codex::protocol::{responses, versions};
 
@@ -25,8 +25,15 @@ const MAX_CALLS_IN_FLIGHT: usize = 64;
 /// Longer than any connection.
 const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Receives the outcome of each call that was answered: its method, and the error if there was one.
-type Observer = dyn Fn(&'static str, Option<&RpcError>) + Send + Sync;
+/// How long a call waits for its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// At most this long; then it fails with [`CallError::Timeout`].
+    Limited(Duration),
+    /// Until it arrives or the connection ends, because what the call creates must not be left behind. The call counts as
+    /// in flight only for the configured timeout: by then the app-server has long read it.
+    Unlimited,
+}
 
 /// The connection of one generation, for its callers; cheap to clone.
 #[derive(Clone)]
@@ -108,47 +115,28 @@ impl Client {
         timeout: Duration,
     ) -> Result<Box<RawValue>, CallError> {
         let (sender, receiver) = oneshot::channel();
-        let settle = move |outcome: Result<&RawValue, CallError>| {
-            // The caller may be gone; then the response is dropped.
-            let _ = sender.send(outcome.map(ToOwned::to_owned));
-        };
-        self.call_in_order(method, params, timeout, settle).await;
-        receiver.await.unwrap_or_else(|_| Err(CallError::Closed { cause: "it was dropped".to_owned() }))
+        self.call_in_order(method, params, Wait::Limited(timeout), sender).await;
+        receiver.await.unwrap_or_else(|_| Err(dropped()))
     }
 
-    /// Calls `method`. `settle` runs exactly once, at the response's position in the stream: after everything that arrived
-    /// before the response, and before anything that arrived after it.
-    ///
-    /// Returns after `settle` has run. `settle` must not block; without a response within `timeout` it gets
-    /// [`CallError::Timeout`].
+    /// Calls `method` and passes the outcome to `on_reply` at the response's position in the stream; returns after that.
     pub async fn call_in_order(
         &self,
         method: &'static str,
         params: &impl Serialize,
-        timeout: Duration,
-        settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
+        wait: Wait,
+        on_reply: impl OnReply,
     ) {
-        let deadline = Instant::now() + timeout;
-        let permit = tokio::time::timeout_at(deadline, self.in_flight.acquire()).await;
-        let Ok(Ok(_permit)) = permit else { return settle(Err(timed_out(method, timeout))) };
-        self.exchange(method, params, timeout, deadline, settle).await;
-    }
-
-    /// [`Client::call_in_order`] for a call that must not be given up, because what it creates would be left behind: `settle`
-    /// runs when the response arrives, however late, or when the connection ends.
-    ///
-    /// It counts as in flight only for the usual timeout: by then the app-server has long read it.
-    pub async fn call_without_timeout(
-        &self,
-        method: &'static str,
-        params: &impl Serialize,
-        settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
-    ) {
-        let timeout = self.call_timeout;
+        let start = Instant::now();
+        let (timeout, deadline) = match wait {
+            Wait::Limited(timeout) => (timeout, start + timeout),
+            Wait::Unlimited => (self.call_timeout, start + NO_DEADLINE),
+        };
         let permit = tokio::time::timeout(timeout, self.in_flight.acquire()).await;
-        let Ok(Ok(permit)) = permit else { return settle(Err(timed_out(method, timeout))) };
-        let exchange = self.exchange(method, params, timeout, Instant::now() + NO_DEADLINE, settle);
-        tokio::pin!(exchange);
+        let Ok(Ok(permit)) = permit else {
+            return Box::new(on_reply).on_reply(Err(timed_out(method, timeout)));
+        };
+        let mut exchange = std::pin::pin!(self.exchange(method, params, timeout, deadline, on_reply));
         if tokio::time::timeout(timeout, &mut exchange).await.is_err() {
             drop(permit);
             exchange.await;
@@ -164,9 +152,8 @@ impl Client {
         timeout: Duration,
     ) -> Result<(), CallError> {
         let (sender, receiver) = oneshot::channel();
-        let settle = move |outcome: Result<&RawValue, CallError>| drop(sender.send(outcome.map(drop)));
-        self.exchange(method, params, timeout, Instant::now() + timeout, settle).await;
-        receiver.await.unwrap_or_else(|_| Err(CallError::Closed { cause: "it was dropped".to_owned() }))
+        self.exchange(method, params, timeout, Instant::now() + timeout, sender).await;
+        receiver.await.unwrap_or_else(|_| Err(dropped())).map(drop)
     }
 
     async fn exchange(
@@ -175,46 +162,27 @@ impl Client {
         params: &impl Serialize,
         timeout: Duration,
         deadline: Instant,
-        settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
+        on_reply: impl OnReply,
     ) {
-        let (done, settled) = oneshot::channel::<()>();
-        let observer = Arc::clone(&self.observer);
-        let settle = Box::new(move |outcome: Result<&RawValue, CallError>| {
-            match (observer.get(), &outcome) {
-                (Some(observer), Ok(_)) => observer(method, None),
-                (Some(observer), Err(CallError::Refused { error, .. })) => observer(method, Some(error)),
-                _ => {}
-            }
-            settle(outcome.map_err(|error| match error {
-                CallError::Refused { error, .. } => CallError::Refused { method: method.to_owned(), error },
-                CallError::Malformed { reason, .. } => {
-                    CallError::Malformed { method: method.to_owned(), reason }
-                }
-                other => other,
-            }));
-            drop(done);
-        });
-        let id = match self.pending.register(settle) {
+        let (call, taken) = PendingCall::new(method, Arc::clone(&self.observer), on_reply);
+        let id = match self.pending.register(call) {
             Ok(id) => id,
-            Err((error, settle)) => return settle(Err(error)),
+            Err((error, call)) => return call.fail(error),
         };
         match wire::call(id, method, params) {
             // When the writer is gone, the reader is about to close the table with a better cause than this.
             Ok(line) => drop(self.outgoing.send(line)),
             Err(error) => {
-                if let Some(settle) = self.pending.take(id) {
-                    settle(Err(CallError::Malformed {
-                        method: method.to_owned(),
-                        reason: error.to_string(),
-                    }));
+                if let Some(call) = self.pending.take(id) {
+                    call.fail_malformed(error.to_string());
                 }
                 return;
             }
         }
-        if tokio::time::timeout_at(deadline, settled).await.is_err()
-            && let Some(settle) = self.pending.take(id)
+        if tokio::time::timeout_at(deadline, taken).await.is_err()
+            && let Some(call) = self.pending.take(id)
         {
-            settle(Err(timed_out(method, timeout)));
+            call.fail(timed_out(method, timeout));
         }
     }
 
@@ -241,4 +209,8 @@ impl Client {
 
 fn timed_out(method: &str, after: Duration) -> CallError {
     CallError::Timeout { method: method.to_owned(), after }
+}
+
+fn dropped() -> CallError {
+    CallError::Closed { cause: "it was dropped".to_owned() }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::call_error::CallError;
 use super::liveness::LastReceived;
 use super::outline::{Outline, Scanner};
 use super::pending::Pending;
@@ -75,13 +74,13 @@ impl<L: Listener> MessageReader<L> {
                 self.listener.on_event(AppServerEvent::Request { id, method: &method, params });
             }
             Ok(Message::Response { id, outcome }) => match self.pending.take(id) {
-                Some(settle) => {
+                Some(call) => {
                     // Events before the response are passed on before the response takes effect.
                     self.listener.flush();
-                    settle(outcome.map_err(|mut error| {
+                    call.answer(outcome.map_err(|mut error| {
                         // The message is passed to callers and written to logs.
                         error.message = redact(&error.message);
-                        CallError::Refused { method: String::new(), error }
+                        error
                     }));
                 }
                 // The caller gave up, or the app-server responded twice.
@@ -114,10 +113,9 @@ impl<L: Listener> MessageReader<L> {
 
     /// Handles a message that was too long to keep.
     fn skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
-        if let Some(settle) = outline.response_to().and_then(|id| self.pending.take(id)) {
+        if let Some(call) = outline.response_to().and_then(|id| self.pending.take(id)) {
             self.listener.flush();
-            let reason = format!("it is {bytes} bytes long, more than are kept of an answer");
-            settle(Err(CallError::Malformed { method: String::new(), reason }));
+            call.fail_malformed(format!("it is {bytes} bytes long, more than are kept of an answer"));
         }
         self.listener.on_event(AppServerEvent::Skipped { bytes, cap, outline });
     }

@@ -6,8 +6,22 @@ use std::time::Duration;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{CALL_TIMEOUT, CallError, Connection, until_idle};
+use super::{CALL_TIMEOUT, CallError, Connection, Log, until_idle};
+use crate::codex::rpc::client::Wait;
+use crate::codex::rpc::pending::OnReply;
 use crate::codex::rpc::wire::RpcError;
+
+const WAIT: Wait = Wait::Limited(CALL_TIMEOUT);
+
+/// Notes the outcome of a call, under a name.
+struct NoteReply(&'static str, Log);
+
+impl OnReply for NoteReply {
+    fn on_reply(self: Box<Self>, outcome: Result<&RawValue, CallError>) {
+        let outcome = outcome.map_or_else(|error| error.to_string(), |result| result.get().to_owned());
+        self.1.add(format!("{}: {outcome}", self.0));
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn responses_out_of_order_reach_their_callers() {
@@ -158,13 +172,12 @@ async fn unencodable_call_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_is_settled_between_earlier_and_later_messages() {
+async fn reply_is_handled_between_earlier_and_later_messages() {
     let mut connection = Connection::new();
     let (client, notes) = (connection.client.clone(), connection.notes.clone());
     let settled = notes.clone();
     let call = tokio::spawn(async move {
-        let settle = move |outcome: Result<&RawValue, CallError>| settled.add(outcome.unwrap().get());
-        client.call_in_order("turn/start", &json!({}), CALL_TIMEOUT, settle).await;
+        client.call_in_order("turn/start", &json!({}), WAIT, NoteReply("", settled)).await;
         // The caller continues only after its call was settled.
         notes.add("returned");
     });
@@ -177,30 +190,27 @@ async fn response_is_settled_between_earlier_and_later_messages() {
     let notes = connection.notes.all();
     assert_eq!(
         notes.iter().filter(|note| *note != "returned").collect::<Vec<_>>(),
-        ["before null", "\"answer\"", "after null",]
+        ["before null", ": \"answer\"", "after null",]
     );
     assert!(notes.iter().position(|note| note == "returned") > Some(1), "{notes:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn settle_runs_once_for_every_kind_of_failure() {
+async fn reply_is_handled_once_for_every_kind_of_failure() {
     let connection = Connection::new();
     let (client, notes) = (connection.client.clone(), connection.notes.clone());
-    let settle = |name: &'static str| {
-        let notes = notes.clone();
-        move |outcome: Result<&RawValue, CallError>| notes.add(format!("{name}: {}", outcome.unwrap_err()))
-    };
-    client.call_in_order("a", &json!({}), Duration::from_secs(1), settle("timeout")).await;
-    client.call_in_order("a", &BTreeMap::from([((), ())]), CALL_TIMEOUT, settle("malformed")).await;
-    let waiting = settle("closed");
+    let note = |name| NoteReply(name, notes.clone());
+    client.call_in_order("a", &json!({}), Wait::Limited(Duration::from_secs(1)), note("timeout")).await;
+    client.call_in_order("a", &BTreeMap::from([((), ())]), WAIT, note("malformed")).await;
+    let waiting = note("closed");
     let call = tokio::spawn({
         let client = client.clone();
-        async move { client.call_in_order("a", &json!({}), CALL_TIMEOUT, waiting).await }
+        async move { client.call_in_order("a", &json!({}), WAIT, waiting).await }
     });
     until_idle().await;
     drop(connection.stdout);
     call.await.unwrap();
-    client.call_in_order("a", &json!({}), CALL_TIMEOUT, settle("refused")).await;
+    client.call_in_order("a", &json!({}), WAIT, note("refused")).await;
     let notes = notes.all();
     assert_eq!(notes.len(), 4, "{notes:?}");
     for (note, name) in notes.iter().zip(["timeout", "malformed", "closed", "refused"]) {

@@ -1,11 +1,21 @@
 //! Reading the responses of the app-server.
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-/// Decodes a response of the app-server; the error states how it differs from the protocol.
-pub(in crate::daemon) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+use crate::codex::CallError;
+
+/// Decodes the response to a call of `method`; the error states how it differs from the protocol.
+pub(in crate::daemon) fn decode<T: DeserializeOwned>(
+    method: &str,
+    response: &RawValue,
+) -> Result<T, CallError> {
+    let malformed = |error: serde_json::Error| CallError::Malformed {
+        method: method.to_owned(),
+        reason: error.to_string(),
+    };
+    serde_json::from_str(response.get()).map_err(malformed)
 }
 
 /// The parameters that ask for the newest turns of a thread.

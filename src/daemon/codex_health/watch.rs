@@ -18,7 +18,7 @@ use crate::blocking::Pool;
 use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, Waiting};
 use crate::config::find_program;
-use crate::daemon::app_server::read_response::read;
+use crate::daemon::app_server::read_response::decode;
 use crate::daemon::core::Daemon;
 use crate::state::ChildEvent;
 
@@ -95,7 +95,7 @@ impl Daemon {
         let answer =
             client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), ACCOUNT_TIMEOUT).await;
         // An app-server without this method does not report its account.
-        let answer = answer.ok().and_then(|answer| read(answer.get()).ok()).unwrap_or_default();
+        let answer = answer.and_then(|answer| decode(methods::ACCOUNT_READ, &answer)).unwrap_or_default();
         self.shared.codex.facts.account(client.generation(), &answer);
         self.shared.codex.changed.notify_one();
     }

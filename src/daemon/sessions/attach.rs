@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::codex::Client;
 use crate::codex::protocol::responses::{OpenedThread, TurnPage};
 use crate::codex::protocol::{errors, methods};
-use crate::daemon::app_server::read_response::{newest_turns, read};
+use crate::codex::{Client, Wait};
+use crate::daemon::app_server::read_response::newest_turns;
 use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::recorder::input::Build;
 use crate::daemon::sessions::renew::on_thread;
 use crate::daemon::trust::{ThreadLoad, TrustChoice};
 use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Turn};
@@ -28,15 +27,6 @@ const LOCKED_RETRY_DELAYS: [Duration; 3] =
 
 /// How many of a thread's newest turns are searched for those that were cut off.
 const NEWEST_TURNS_LIMIT: u32 = 20;
-
-/// How long an answer is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::daemon) enum Wait {
-    /// As long as a call may take.
-    Limited,
-    /// Until it comes or the connection ends: what the call makes must not be left behind.
-    ForGood,
-}
 
 impl Daemon {
     /// Notes that the app-server of this generation has loaded a thread.
@@ -102,7 +92,8 @@ impl Daemon {
         params.remove("lastTurnId");
         params.insert("threadId".to_owned(), thread_id.clone().into());
         params.insert("excludeTurns".to_owned(), true.into());
-        match self.open_thread(client, methods::THREAD_RESUME, &params, &thread_id, Wait::Limited).await {
+        let wait = Wait::Limited(client.call_timeout());
+        match self.open_thread(client, methods::THREAD_RESUME, &params, &thread_id, wait).await {
             Ok(_) => {
                 if decision.trust != session.trust {
                     let trust = events::session_trust(session_id, Some(&thread_id), &decision);
@@ -136,16 +127,12 @@ impl Daemon {
         thread_id: &str,
         wait: Wait,
     ) -> Result<OpenedThread, DaemonError> {
-        let mut waits = LOCKED_RETRY_DELAYS.iter();
+        let mut delays = LOCKED_RETRY_DELAYS.iter();
         loop {
-            let opened = match wait {
-                Wait::Limited => Daemon::call(client, method, params).await,
-                Wait::ForGood => Daemon::call_without_timeout(client, method, params).await,
-            };
-            match opened {
+            match Daemon::call_within(client, method, params, wait).await {
                 Err(DaemonError::Rejected { message, .. }) if errors::is_thread_locked(&message) => {
-                    match waits.next() {
-                        Some(wait) => tokio::time::sleep(*wait).await,
+                    match delays.next() {
+                        Some(delay) => tokio::time::sleep(*delay).await,
                         None => {
                             let thread_id = thread_id.to_owned();
                             return Err(DaemonError::ThreadLocked { thread_id, reason: message });
@@ -213,33 +200,26 @@ impl Daemon {
                     ThreadLoad::New,
                 )
                 .await?;
+            let recreated = move |thread: OpenedThread, state: &State| {
+                let thread_id = thread.thread.id.clone();
+                let previous_thread_id = session.thread_id.clone();
+                // The record may have changed since, such as by turns that came to wait.
+                let session = state.sessions.get(&session.session_id).unwrap_or(&session);
+                let session = on_thread(thread, Session::clone(session), decision.trust);
+                let session = Session { child_pid: state.daemon.child.pid, ..session };
+                let trust =
+                    events::session_trust_if_notable(&session.session_id, Some(&thread_id), &decision);
+                let recreated = SessionEvent::Recreated {
+                    purpose: session.purpose,
+                    session_id: session.session_id.clone(),
+                    thread_id: session.thread_id.clone(),
+                    previous_thread_id,
+                    session: Box::new(session),
+                };
+                (thread_id, std::iter::once(recreated.into()).chain(trust).collect())
+            };
             let thread_id = daemon
-                .call_without_timeout_and_record(&client, methods::THREAD_START, &params, move |answer| {
-                    let thread: OpenedThread = read(answer.get())?;
-                    let thread_id = thread.thread.id.clone();
-                    let build = move |state: &State| {
-                        let previous = session.thread_id.clone();
-                        // The record may have changed since, such as by turns that came to wait.
-                        let session = state.sessions.get(&session.session_id).unwrap_or(&session);
-                        let session = Session::clone(session);
-                        let session = Session {
-                            child_pid: state.daemon.child.pid,
-                            ..on_thread(thread, session, decision.trust)
-                        };
-                        let thread_id = session.thread_id.as_deref();
-                        let trust =
-                            events::session_trust_if_notable(&session.session_id, thread_id, &decision);
-                        let recreated = SessionEvent::Recreated {
-                            purpose: session.purpose,
-                            session_id: session.session_id.clone(),
-                            thread_id: session.thread_id.clone(),
-                            previous_thread_id: previous,
-                            session: Box::new(session),
-                        };
-                        std::iter::once(recreated.into()).chain(trust).collect()
-                    };
-                    Ok((thread_id, Box::new(build) as Build))
-                })
+                .call_and_record(&client, methods::THREAD_START, &params, Wait::Unlimited, recreated)
                 .await?;
             daemon.note_attached(&client, &thread_id);
             daemon.session(&session_id)

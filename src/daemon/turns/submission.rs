@@ -8,22 +8,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{oneshot, watch};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
 
-use crate::codex::CallError;
+use crate::codex::protocol::methods;
 use crate::codex::protocol::notifications::UserItem;
+use crate::codex::protocol::responses::StartedTurn;
+use crate::codex::{CallError, OnReply};
+use crate::daemon::app_server::read_response::decode;
+use crate::daemon::app_server::record_on_reply::{Recorded, Waiter, recorded};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
-use crate::daemon::recorder::input::{Input, StorageError};
 use crate::state::{IdempotencyKey, State, TurnEvent};
 
 /// How many submissions of unknown outcome are remembered, in case a later message names their turn.
 const MAX_UNRESOLVED: usize = 64;
-
-/// The accepted turn's ID, and the receiver of the commit's ack.
-pub(in crate::daemon) type Accepted = (String, oneshot::Receiver<Result<(), StorageError>>);
-/// Sends the outcome of a call to the task that waits for it.
-type Waiter = oneshot::Sender<Result<Accepted, CallError>>;
 
 /// The progress of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,30 +48,13 @@ pub(in crate::daemon) struct Submission {
     /// Its queue ID, when it waited.
     pub(in crate::daemon) queue_id: Option<String>,
     pub(in crate::daemon) key: Option<IdempotencyKey>,
+    recorder: Recorder,
     progress: watch::Sender<Progress>,
-    waiter: Mutex<Option<Waiter>>,
+    /// The submitter, which waits for the turn ID.
+    waiter: Mutex<Option<Waiter<String>>>,
 }
 
 impl Submission {
-    /// A submission that is being prepared.
-    pub(in crate::daemon) fn new(
-        session_id: &str,
-        thread_id: &str,
-        message_id: String,
-        queue_id: Option<String>,
-        key: Option<IdempotencyKey>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            session_id: session_id.to_owned(),
-            thread_id: thread_id.to_owned(),
-            message_id,
-            queue_id,
-            key,
-            progress: watch::Sender::new(Progress::Preparing),
-            waiter: Mutex::default(),
-        })
-    }
-
     /// Its progress, now and from now on.
     pub(in crate::daemon) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
@@ -95,9 +77,8 @@ impl Submission {
         *self.progress.borrow() == Progress::Withdrawn
     }
 
-    /// Marks it as sent and sets the waiter for the outcome; returns `false` when it was withdrawn.
-    pub(in crate::daemon) fn send(&self, waiter: Waiter) -> bool {
-        self.wait_with(waiter);
+    /// Marks it as sent; returns the outcome to wait for, `None` when it was withdrawn.
+    pub(in crate::daemon) fn send(&self) -> Option<Recorded<String>> {
         self.progress.send_if_modified(|progress| {
             let is_first = *progress == Progress::Preparing;
             if is_first {
@@ -105,17 +86,29 @@ impl Submission {
             }
             is_first
         });
-        *self.progress.borrow() != Progress::Withdrawn
+        (!self.is_withdrawn()).then(|| self.outcome())
     }
 
-    /// Sets the waiter for the outcome.
-    pub(in crate::daemon) fn wait_with(&self, waiter: Waiter) {
-        *self.waiter() = Some(waiter);
+    /// The outcome to wait for: the turn ID, once its acceptance is on disk.
+    pub(in crate::daemon) fn outcome(&self) -> Recorded<String> {
+        let (waiter, outcome) = recorded();
+        let mut waiting = self.waiter();
+        match &*self.progress.borrow() {
+            // A message named the turn before; its acceptance is before this in the log.
+            Progress::Accepted(turn_id) => {
+                let turn_id = turn_id.clone();
+                waiter.record(&self.recorder, move |_| (turn_id, Vec::new()));
+            }
+            _ => *waiting = Some(waiter),
+        }
+        outcome
     }
 
     /// Records its turn, unless that is recorded already; `found` is the turn's status and whether it is the newest
     /// of its thread, where a search found it.
-    pub(in crate::daemon) fn accept(&self, recorder: &Recorder, turn_id: &str, found: Option<(&str, bool)>) {
+    pub(in crate::daemon) fn accept(&self, turn_id: &str, found: Option<(&str, bool)>) {
+        // Held until the acceptance was sent, so that it is in the log before what `outcome` finds.
+        let mut waiting = self.waiter();
         let is_first = self.progress.send_if_modified(|progress| {
             let is_first = !matches!(progress, Progress::Accepted(_));
             if is_first {
@@ -136,35 +129,35 @@ impl Submission {
             queue_id: self.queue_id.clone(),
             idempotency: self.key.clone(),
         };
-        let (ack, committed) = oneshot::channel();
-        let build = move |state: &State| events::accepted_with_release(state, accepted);
-        recorder.send(Input::Durable(Box::new(build), ack));
-        self.notify_waiter(Ok((turn_id.to_owned(), committed)));
+        let turn_id = turn_id.to_owned();
+        let meaning = move |state: &State| (turn_id, events::accepted_with_release(state, accepted));
+        // The submitter may not wait any more.
+        let waiter = waiting.take().unwrap_or_else(|| recorded().0);
+        waiter.record(&self.recorder, meaning);
     }
 
-    /// Handles the app-server's response.
-    pub(in crate::daemon) fn answered(&self, recorder: &Recorder, outcome: Result<String, CallError>) {
-        match outcome {
-            Ok(turn_id) => self.accept(recorder, &turn_id, None),
-            Err(error) => self.notify_waiter(Err(error)),
-        }
-    }
-
-    fn notify_waiter(&self, outcome: Result<Accepted, CallError>) {
-        if let Some(waiter) = self.waiter().take() {
-            // The waiter may have the outcome from another source and be gone.
-            let _ = waiter.send(outcome);
-        }
-    }
-
-    fn waiter(&self) -> MutexGuard<'_, Option<Waiter>> {
+    fn waiter(&self) -> MutexGuard<'_, Option<Waiter<String>>> {
         self.waiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The response to `turn/start`.
+impl OnReply for Arc<Submission> {
+    fn on_reply(self: Box<Self>, outcome: Result<&RawValue, CallError>) {
+        match outcome.and_then(|response| decode(methods::TURN_START, response)) {
+            Ok(StartedTurn { turn }) => self.accept(&turn.id, None),
+            Err(error) => {
+                if let Some(waiter) = self.waiter().take() {
+                    waiter.fail(error);
+                }
+            }
+        }
+    }
+}
+
 /// The submissions since the daemon's start.
-#[derive(Default)]
 pub(in crate::daemon) struct Submissions {
+    recorder: Recorder,
     table: Mutex<Table>,
 }
 
@@ -177,14 +170,35 @@ struct Table {
 }
 
 impl Submissions {
+    pub(in crate::daemon) fn new(recorder: Recorder) -> Self {
+        Self { recorder, table: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a submission until the returned guard is dropped; the caller holds the thread's lock.
-    pub(in crate::daemon) fn begin(self: &Arc<Self>, submission: &Arc<Submission>) -> UnderWay {
-        self.lock().under_way.insert(submission.thread_id.clone(), Arc::clone(submission));
-        UnderWay { submissions: Arc::clone(self), submission: Arc::clone(submission) }
+    /// Prepares a submission, which is in progress until the returned guard is dropped; the caller holds the thread's lock.
+    pub(in crate::daemon) fn begin(
+        self: &Arc<Self>,
+        session_id: &str,
+        thread_id: &str,
+        message_id: &str,
+        queue_id: Option<&str>,
+        key: Option<&IdempotencyKey>,
+    ) -> UnderWay {
+        let submission = Arc::new(Submission {
+            session_id: session_id.to_owned(),
+            thread_id: thread_id.to_owned(),
+            message_id: message_id.to_owned(),
+            queue_id: queue_id.map(str::to_owned),
+            key: key.cloned(),
+            recorder: self.recorder.clone(),
+            progress: watch::Sender::new(Progress::Preparing),
+            waiter: Mutex::default(),
+        });
+        self.lock().under_way.insert(thread_id.to_owned(), Arc::clone(&submission));
+        UnderWay { submissions: Arc::clone(self), submission }
     }
 
     /// The submission in progress in a thread.
@@ -213,7 +227,7 @@ impl Submissions {
 /// Guard of a submission in progress; dropping it ends the submission.
 pub(in crate::daemon) struct UnderWay {
     submissions: Arc<Submissions>,
-    submission: Arc<Submission>,
+    pub(in crate::daemon) submission: Arc<Submission>,
 }
 
 impl Drop for UnderWay {
@@ -235,5 +249,31 @@ impl Drop for UnderWay {
             }
             table.unresolved.push_back(Arc::clone(&self.submission));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::tests::{TestRecorder, config};
+
+    #[tokio::test]
+    async fn turn_that_an_item_named_is_accepted_once_and_known_to_its_submitter() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
+        let submissions = Arc::new(Submissions::new(test_recorder.recorder.clone()));
+        let under_way = submissions.begin("session", "thread", "message", None, None);
+        let submission = &under_way.submission;
+        let early = submission.send().unwrap();
+        submission.accept("turn", None);
+        assert_eq!(early.committed().await.unwrap(), "turn");
+        // Such as one that searched the thread while the item came.
+        submission.accept("turn", Some(("inProgress", true)));
+        assert_eq!(submission.outcome().committed().await.unwrap(), "turn");
+        let lines = test_recorder.recorder.view().log.recent(100);
+        let accepted =
+            lines.iter().filter(|line| line.json().windows(15).any(|part| part == b"\"turn.accepted\""));
+        assert_eq!(accepted.count(), 1);
+        test_recorder.recorder.stop().await;
     }
 }
