@@ -10,8 +10,6 @@
     reason = "a property that does not hold ends the program"
 )]
 
-mod head;
-
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::fs;
@@ -37,8 +35,6 @@ use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Ne
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, State};
 use crate::storage::Disk;
-
-pub use head::head;
 
 /// A key that no input contains by chance.
 const KEY: &str = "s0kDzXqR7vTnB2mYc8";
@@ -457,6 +453,5 @@ mod tests {
         run("state_file", state_file);
         run("registry", registry);
         run("log", log);
-        run("head", |data, _| head(data));
     }
 }

@@ -23,8 +23,8 @@ use super::auth::peer::Peer;
 use super::auth::token::TokenFile;
 use super::auth::{self, Admission, Credential, RequestGuard};
 use super::body;
+use super::connections::ConnectionLimiter;
 use super::error::ApiError;
-use super::limits::connections::ConnectionLimiter;
 use super::router::router;
 use super::routes::service::StatusView;
 use super::stream;
@@ -117,19 +117,6 @@ impl App {
             );
         }
     }
-}
-
-/// Checks a request to a listener at `address` that has no token file: `None` if it is rejected, otherwise whether it is
-/// a preflight.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn check_without_token_file(
-    address: SocketAddr,
-    origins: &[String],
-    peer: &Peer,
-    request: &axum::http::request::Parts,
-) -> Option<bool> {
-    let admission = RequestGuard::new(address, origins, None).check_without_token_file(peer, request).ok()?;
-    Some(admission == Admission::Preflight)
 }
 
 /// The URI without trailing slashes of its path; `None` if it has none.

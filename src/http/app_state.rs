@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::access_log::ResponseCounts;
 use super::auth::RequestGuard;
-use super::limits::connections::ConnectionLimiter;
+use super::connections::ConnectionLimiter;
 use super::stream::Subscribers;
 use crate::daemon::Daemon;
 

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use crate::daemon::RequestKey;
-use crate::http::framing::framer::BODY_TIMEOUT;
+use crate::http::request_body::BODY_TIMEOUT;
 
 /// The maximum number of values in a body, including nested ones: an object with one field takes half a kilobyte of
 /// memory, and without a limit a body of 16 MiB took 1 GiB (measured).
@@ -214,8 +214,8 @@ fn incomplete_body(error: axum::Error) -> ApiError {
         .map(io::Error::kind);
     // The rest would be parsed as the next request, so the connection is closed.
     let error = match kind {
-        Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIMEOUT),
-        Some(io::ErrorKind::InvalidData) => {
+        Some(io::ErrorKind::TimedOut) => ApiError::too_slow(BODY_TIMEOUT),
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
             ApiError::bad_request("The chunked encoding of the request body is invalid.")
         }
         _ => ApiError::bad_request("The request body is incomplete."),

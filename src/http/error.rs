@@ -59,7 +59,7 @@ error_kinds! {
     UNAUTHORIZED: UNAUTHORIZED "unauthorized", "The request has no token or a wrong one.";
     FORBIDDEN: FORBIDDEN "forbidden", "The request comes from another user, is for another host, or comes from a foreign web page.";
     NOT_FOUND: NOT_FOUND "not_found", "Resource not found.";
-    TOO_SLOW: REQUEST_TIMEOUT "request_timeout", "The request was not complete in time.";
+    TOO_SLOW: REQUEST_TIMEOUT "request_timeout", "The body was not complete in time.";
     NO_TURN: CONFLICT "no_turn", "No turn is in progress in the session.";
     TURN_IN_PROGRESS: CONFLICT "turn_in_progress", "Another turn is in progress in the session.";
     TURN_INTERRUPTED: CONFLICT "turn_interrupted", "The turn was interrupted before it started.";
@@ -75,7 +75,6 @@ error_kinds! {
     UNSUPPORTED: UNSUPPORTED_MEDIA_TYPE "unsupported_media_type", "The Content-Encoding of the body is not supported.";
     KEY_REUSED: UNPROCESSABLE_ENTITY "idempotency_key_reused", "The Idempotency-Key belongs to another request.";
     UPGRADE_REQUIRED: UPGRADE_REQUIRED "bad_request", "The client uses another version of WebSocket.";
-    HEAD_TOO_LARGE: REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large", "The head exceeds the limit.";
     INTERNAL: INTERNAL_SERVER_ERROR "internal_error", "Internal error of codexd.";
     APP_SERVER_ERROR: BAD_GATEWAY "app_server_error", "The app-server answered with an error.";
     UNAVAILABLE: SERVICE_UNAVAILABLE "app_server_unavailable", "No app-server is available.";
@@ -117,11 +116,6 @@ impl ApiError {
         Self::new(BAD_REQUEST, message)
     }
 
-    /// The head is malformed or ambiguous; `rule` is the violated rule, as a clause.
-    pub(super) fn malformed(rule: &str) -> Self {
-        Self::bad_request(format!("Malformed request: {rule}."))
-    }
-
     /// The request does not have the token that it needs; the message does not describe the token that it has.
     pub(super) fn unauthorized() -> Self {
         let message = "The request needs the header Authorization: Bearer TOKEN, with the token from the file that \
@@ -134,16 +128,9 @@ impl ApiError {
         Self::new(FORBIDDEN, message)
     }
 
-    /// This part of the request was not complete in time.
-    pub(super) fn too_slow(part: &str, limit: Duration) -> Self {
-        let message = format!("The {part} of the request was not complete within {} s.", limit.as_secs());
-        Self::new(TOO_SLOW, message)
-    }
-
-    /// The head is too long or has too many headers.
-    pub(super) fn head_too_large() -> Self {
-        let message = "The head of the request exceeds the limit of 16 KiB or 100 headers.";
-        Self::new(HEAD_TOO_LARGE, message)
+    /// The body was not complete within `limit`.
+    pub(super) fn too_slow(limit: Duration) -> Self {
+        Self::new(TOO_SLOW, format!("The body of the request was not complete within {} s.", limit.as_secs()))
     }
 
     /// A limit is reached; the client may retry.
@@ -196,6 +183,7 @@ impl ApiError {
     }
 
     /// The message for the user.
+    #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.0.message
     }

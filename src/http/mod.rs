@@ -12,18 +12,19 @@ mod app_state;
 mod auth;
 mod bodies;
 mod body;
+mod connections;
 mod content_negotiation;
 mod directories;
 mod error;
-mod framing;
-mod limits;
 mod openapi;
 mod queries;
+mod request_body;
 mod response;
 mod route;
 mod router;
 mod routes;
 mod server;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -32,12 +33,7 @@ mod values;
 mod web;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::{
-    app::check_without_token_file,
-    framing::chunks::ChunkedBody,
-    framing::head::{Framing, HeadError, HeadScanner},
-    stream::StreamQuery,
-};
+pub(crate) use self::stream::StreamQuery;
 pub use app::App;
 pub use app_state::base_url;
 pub use auth::peer::{Peer, peer_of};

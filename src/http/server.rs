@@ -1,23 +1,27 @@
 //! Accepts connections and serves each in a task.
 //!
 //! [`Server`] owns the listener task and tracks the connection tasks. `commands::start` starts and stops it. Per
-//! connection: acquire a slot (`limits::connections`), identify the peer (`auth::peer`), frame the requests
-//! (`framing`), and pass each to [`App::respond`].
+//! connection: acquire a slot (`connections`), identify the peer (`auth::peer`), and have hyper parse the requests and
+//! pass each to [`App::respond`].
 //!
-//! Invariants: the accept loop never waits for a client, and [`Server::stop`] returns within
-//! [`FINAL_RESPONSE_TIMEOUT`].
+//! hyper limits the time and the size of a head; a head that it rejects gets an empty response with 400 or 431, and one
+//! that is not complete in time gets none.
+//!
+//! Invariants: the accept loop waits for a client only while [`MAX_ARRIVING`] others wait for a slot, and
+//! [`Server::stop`] returns within [`FINAL_RESPONSE_TIMEOUT`].
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,25 +29,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::app::App;
+use super::auth::peer::{Peer, peer_of};
+use super::connections::Slot;
 use super::error::ApiError;
-use crate::http::auth::peer::{Peer, peer_of};
-use crate::http::framing::framer::RequestFramer;
-use crate::http::limits::connections::{ConnectionLimiter, SlotGuard};
-use crate::http::limits::write_timeout::WriteTimeout;
+use super::request_body::RequestBody;
+use super::socket::Socket;
 
+/// How long the head of a request may take, from the start of the connection or the end of the previous response; so it
+/// is also how long a connection may be idle. Longer than HTTP clients keep an idle connection by default (undici 4 s,
+/// httpx 5 s), so that they do not send a request on a connection that is being closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The maximum length of a head, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// The buffer limit of hyper per connection, in bytes; it must hold a head and one write.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// Pause after a failed `accept`, such as EMFILE, so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long a connection waits for a slot when all are in use.
-const SLOT_WAIT: Duration = Duration::from_millis(500);
-/// How long a connection must be idle before it is evicted on EMFILE.
-const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_millis(500);
+/// How long a connection must have waited for its client before it is evicted on EMFILE: a well-behaved one sends its
+/// request sooner.
+const MIN_WAIT_BEFORE_EVICTION: Duration = Duration::from_millis(500);
 /// Pause after an eviction, until the evicted socket is closed.
 const ACCEPT_BACKOFF_AFTER_EVICTION: Duration = Duration::from_millis(10);
-/// The buffer limit of the HTTP parser per connection, in bytes; it must hold a head and one write.
-const MAX_PARSER_BUFFER_BYTES: usize = 64 * 1024;
-/// How many connections may wait for a slot, or for their rejection, at once. More are rejected without waiting for
-/// their request.
-const MAX_DELAYED_REJECTIONS: usize = 32;
+/// How many accepted connections may wait for a slot, or for their rejection, at once; more stay in the backlog of the
+/// listener.
+const MAX_ARRIVING: usize = 32;
 /// How long responses in progress may take when the daemon stops.
 const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -71,41 +80,25 @@ impl Server {
 }
 
 async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connections: TaskTracker) {
-    let limiter = Arc::clone(&app.state.limiter);
-    let rejections = Arc::new(Semaphore::new(MAX_DELAYED_REJECTIONS));
+    let arriving = Arc::new(Semaphore::new(MAX_ARRIVING));
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&listener, &arriving) => accepted,
             () = stop.cancelled() => return,
         };
         if accepted.is_ok() && std::mem::take(&mut is_failing) {
             tracing::info!("accepting connections again");
         }
         match accepted {
-            Ok((stream, remote)) => match acquire_slot(&limiter).await {
-                Some(slot_guard) => {
-                    let served = serve(stream, remote, slot_guard, app.clone(), stop.clone());
-                    connections.spawn(served);
-                }
-                None => match Arc::clone(&rejections).try_acquire_owned() {
-                    Ok(permit) => {
-                        let waiting =
-                            serve_when_slot_is_free(stream, remote, permit, app.clone(), stop.clone());
-                        connections.spawn(waiting);
-                    }
-                    // Too many to wait for the request of each.
-                    Err(_) => {
-                        limiter.count_rejected();
-                        let _ = stream.try_write(&connection_limit_reached().to_raw_response());
-                    }
-                },
-            },
+            Ok((stream, remote, arrival)) => {
+                connections.spawn(admit(stream, remote, arrival, app.clone(), stop.clone()));
+            }
             // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Most likely EMFILE; closing an idle connection frees a descriptor.
-                let evicted = limiter.evict_idle(MIN_IDLE_BEFORE_EVICTION);
+                // Most likely EMFILE; closing a waiting connection frees a descriptor.
+                let evicted = app.state.limiter.evict_longest_waiting(MIN_WAIT_BEFORE_EVICTION);
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::error!(%error, "failed to accept a connection; retrying");
                 }
@@ -116,46 +109,34 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
     }
 }
 
-/// Acquires a slot, after the connections accepted before were polled.
-async fn acquire_slot(limiter: &Arc<ConnectionLimiter>) -> Option<SlotGuard> {
-    loop {
-        let slot_guard = limiter.try_acquire();
-        if slot_guard.is_some() || !limiter.has_unpolled() {
-            return slot_guard;
-        }
-        tokio::task::yield_now().await;
-    }
+/// Accepts a connection once fewer than [`MAX_ARRIVING`] wait for a slot.
+async fn accept_one(
+    listener: &TcpListener,
+    arriving: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let arrival = Arc::clone(arriving).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, remote) = listener.accept().await?;
+    Ok((stream, remote, arrival))
 }
 
-/// Serves a connection once a slot is free, or rejects it after [`SLOT_WAIT`]: a connection whose response was sent
-/// holds its slot until it is closed.
-async fn serve_when_slot_is_free(
+/// Serves a connection once a slot is free, or rejects it.
+async fn admit(
     stream: TcpStream,
     remote: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    arrival: OwnedSemaphorePermit,
     app: App,
     stop: CancellationToken,
 ) {
-    let limiter = Arc::clone(&app.state.limiter);
-    match tokio::time::timeout(SLOT_WAIT, limiter.wait_for_slot()).await {
-        Ok(slot_guard) => {
-            drop(permit);
-            serve(stream, remote, slot_guard, app, stop).await;
+    match app.state.limiter.acquire().await {
+        Some(slot) => {
+            drop(arrival);
+            serve(stream, remote, Arc::new(slot), app, stop).await;
         }
-        Err(_) => {
-            limiter.count_rejected();
-            reject(stream, permit).await;
-        }
+        None => reject(stream).await,
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    remote: SocketAddr,
-    slot_guard: SlotGuard,
-    app: App,
-    stop: CancellationToken,
-) {
+async fn serve(stream: TcpStream, remote: SocketAddr, slot: Arc<Slot>, app: App, stop: CancellationToken) {
     // Responses and events are complete when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let peer = match stream.local_addr() {
@@ -165,40 +146,43 @@ async fn serve(
     if peer != Peer::Trusted {
         tracing::debug!(%remote, ?peer, "the user of a connection is not trusted");
     }
-    let peer_rejection = app.state.guard.peer_rejection(&peer);
-    let write_timeout = app.state.daemon.config().limits.client_timeout;
-    let slot = Arc::clone(slot_guard.slot());
+    let eviction = slot.eviction.clone();
+    let socket = Socket::new(stream, Arc::clone(&slot), app.state.daemon.config().limits.client_timeout);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        slot.mark_busy();
         let (app, peer, slot) = (app.clone(), peer.clone(), Arc::clone(&slot));
         async move {
-            let response = app.respond(&peer, request.map(Body::new)).await;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                slot.set_upgraded();
-            }
-            slot.set_streaming(is_event_stream(&response));
+            let request = request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&slot))));
+            let response = app.respond(&peer, request).await;
+            let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            slot.is_upgraded.store(is_upgrade, Ordering::Relaxed);
+            slot.is_streaming.store(is_event_stream(&response), Ordering::Relaxed);
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = RequestFramer::new(WriteTimeout::new(stream, write_timeout), slot_guard, peer_rejection);
     let connection = http1::Builder::new()
-        // `RequestFramer` limits the time of head and body.
-        .header_read_timeout(None)
-        .max_buf_size(MAX_PARSER_BUFFER_BYTES)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES)
         // A client may close its sending side, or the connection, right after its request. Without this, a request that
         // arrives together with the end of the stream is dropped.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        () = eviction.cancelled() => Ok(()),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection ended with an error");
+    match served {
+        Err(error) if error.is_parse() => tracing::info!(%error, "rejected a request that is not valid HTTP"),
+        Err(error) => tracing::debug!(%error, "connection ended with an error"),
+        Ok(()) => {}
     }
 }
 
@@ -208,8 +192,8 @@ fn is_event_stream(response: &axum::response::Response) -> bool {
 }
 
 /// Sends 503 because all slots are in use, whatever the request.
-async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    let error = connection_limit_reached();
+async fn reject(mut stream: TcpStream) {
+    let error = ApiError::overloaded("All connection slots of codexd are in use; try again soon.");
     let bytes = error.to_raw_response();
     tracing::info!(status = error.status(), "rejected a connection; all slots are in use");
     let sending = async {
@@ -223,8 +207,4 @@ async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
         Ok::<_, io::Error>(())
     };
     let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT, sending).await;
-}
-
-fn connection_limit_reached() -> ApiError {
-    ApiError::overloaded("All connection slots of codexd are in use; try again soon.")
 }

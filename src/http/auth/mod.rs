@@ -1,8 +1,7 @@
 //! Authorizes requests.
 //!
 //! [`RequestGuard`] owns the accepted hosts and origins and the token file. The app calls [`RequestGuard::check`] for
-//! every request before routing it and before reading its body; `server` calls [`RequestGuard::peer_rejection`] once per
-//! connection.
+//! every request before routing it and before reading its body.
 //!
 //! Invariant: all checks together are needed to reject web pages. A WebSocket handshake has `Origin` and no
 //! `Sec-Fetch-Site`, an image request has `Sec-Fetch-Site` and no `Origin`, and a page whose name was rebound to
@@ -82,7 +81,7 @@ impl RequestGuard {
     }
 
     /// The error for a peer that may not use codexd at all.
-    pub(super) fn peer_rejection(&self, peer: &Peer) -> Option<ApiError> {
+    fn peer_rejection(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
             Peer::Foreign(reason) => {
                 Some(ApiError::forbidden(format!("This connection is refused: {reason}.")))
@@ -148,12 +147,8 @@ impl RequestGuard {
     }
 
     /// The result of [`RequestGuard::check_head`]; a request that needs a token is an error.
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn check_without_token_file(
-        &self,
-        peer: &Peer,
-        request: &Parts,
-    ) -> Result<Admission, ApiError> {
+    #[cfg(test)]
+    fn check_without_token_file(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
         match self.check_head(peer, request)? {
             HeadCheck::Preflight => Ok(Admission::Preflight),
             HeadCheck::Open => Ok(Admission::Granted(None)),

@@ -23,9 +23,9 @@ const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises th
     A body with a `Content-Encoding` is rejected with 415. \
     A failure is `{\"ok\": false, \"error\": code, \"message\": sentence}`, sometimes with `details`; \
     an unknown route is answered with 404 and `not_found`.\n\n\
-    Before routing, a request may be rejected with 400 (malformed head), 401 (token), 403 (another user, `Host` or \
-    web page), 408 (too slow), 431 (head over 16 KiB) or 503 (too many connections); an internal error of codexd is \
-    answered with 500.";
+    Before routing, a request may be rejected with 401 (token), 403 (another user, `Host` or web page), 408 (body too \
+    slow) or 503 (too many connections), and without a body with 400 (malformed head) or 431 (head over 16 KiB); an \
+    internal error of codexd is answered with 500.";
 
 /// When a token is required.
 const TOKEN_DESCRIPTION: &str = "Required by every route except / and /healthz if the daemon was started with --auth-token-file. \

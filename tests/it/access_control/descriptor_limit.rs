@@ -18,8 +18,8 @@ use crate::support::websocket::EVENTS_PATH;
 const DESCRIPTOR_LIMIT: usize = 64;
 /// The number of clients that connect, more than the limit allows.
 const CLIENTS: usize = 200;
-/// A silent client that is closed sooner than this was evicted: otherwise it has 5 s for its request head.
-const EVICTED_BEFORE: Duration = Duration::from_millis(4900);
+/// A silent client that is closed sooner than this was evicted: otherwise it has 10 s for its request head.
+const EVICTED_BEFORE: Duration = Duration::from_millis(9900);
 
 /// Starts a daemon with a low limit of open file descriptors.
 async fn start_with_descriptor_limit() -> Daemon {

@@ -271,13 +271,10 @@ async fn absolute_request_target_of_another_server_is_refused() {
     let responses = first_responses(&daemon, &sent).await;
     let mut failures = Vec::new();
     for ((name, _), response) in sent.iter().zip(responses) {
-        let is_refused = response.and_then(|response| {
-            let code = match response.status {
-                400 => "bad_request",
-                403 => "forbidden",
-                _ => "not_found",
-            };
-            response.check_error(response.status, code)
+        let is_refused = response.and_then(|response| match response.status {
+            400 => response.check_unparsed(400).or(response.check_error(400, "bad_request")),
+            403 => response.check_error(403, "forbidden"),
+            _ => response.check_error(404, "not_found"),
         });
         if let Err(why) = is_refused {
             failures.push(format!("{name}: {why}"));

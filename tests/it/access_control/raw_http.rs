@@ -38,6 +38,15 @@ impl HttpResponse {
         self.headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with(&prefix)).collect()
     }
 
+    /// Checks that the HTTP parser refused the request: a status without a body, and the connection is closed.
+    pub(super) fn check_unparsed(&self, status: u16) -> Result<(), String> {
+        match (self.status == status && self.body.is_empty(), self.headers("connection").as_slice()) {
+            (true, ["close"]) => Ok(()),
+            (true, other) => Err(format!("the Connection header is {other:?} instead of close")),
+            (false, _) => Err(self.unexpected_status(status)),
+        }
+    }
+
     /// Checks that this is an error response with this status and code, in the format of all error responses.
     pub(super) fn check_error(&self, status: u16, code: &str) -> Result<(), String> {
         if self.status != status {

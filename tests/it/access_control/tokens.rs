@@ -326,7 +326,7 @@ async fn token_over_the_head_limit_is_refused_with_431() {
     let long = TOKEN.repeat(1024);
     assert_eq!(long.len(), 64 * 1024);
     let response = send(&daemon, &format!("GET {STATUS}"), &[bearer(&long)], "").await;
-    response.check_error(431, "headers_too_large").unwrap();
+    response.check_unparsed(431).unwrap();
     let shorter = TOKEN.repeat(64);
     assert!(!is_authorized(&daemon, &shorter).await);
     assert!(is_authorized(&daemon, TOKEN).await);
