@@ -157,7 +157,7 @@ async fn run_turn(
             Some(TURN_COMPLETED) => Ok(format!("turn {turn_id}")),
             other => Err(format!("turn {turn_id} is {}", other.unwrap_or("unknown"))),
         };
-        running.daemon.close_session(&session_id, false).await.map_err(|error| error.to_string())?;
+        running.daemon.sessions.close(&session_id, false).await.map_err(|error| error.to_string())?;
         Ok::<_, String>((turn, stream))
     };
     conversation.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))

@@ -31,9 +31,12 @@ use crate::state::server_requests::SKIPPED_BYTES;
 use crate::state::{ChildEvent, FreeText, NewEvent};
 use notification_events::notification;
 
-/// What is updated by a message besides the recorder.
+/// What messages are passed on to.
 #[derive(Clone)]
-pub(crate) struct Observers {
+pub(crate) struct Receivers {
+    pub(crate) config: Arc<Config>,
+    pub(crate) recorder: Recorder,
+    pub(crate) follow_ups: mpsc::UnboundedSender<FollowUp>,
     pub(crate) activity: Arc<Activity>,
     pub(crate) open: Arc<OpenRequests>,
     pub(crate) submissions: Arc<Submissions>,
@@ -43,15 +46,8 @@ pub(crate) struct Observers {
 
 /// Turns the messages of one reader of one generation into inputs of the recorder.
 pub(crate) struct EventHandler {
-    config: Arc<Config>,
-    recorder: Recorder,
-    follow_ups: mpsc::UnboundedSender<FollowUp>,
+    to: Receivers,
     generation: u64,
-    activity: Arc<Activity>,
-    open: Arc<OpenRequests>,
-    submissions: Arc<Submissions>,
-    skipped_items: Arc<SkippedItems>,
-    codex: Arc<Codex>,
     /// The thread of the last message, and when its activity was recorded.
     active_thread: Option<(String, Instant)>,
     new_events: Vec<NewEvent>,
@@ -63,29 +59,9 @@ pub(crate) struct EventHandler {
 const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl EventHandler {
-    pub(crate) fn new(
-        config: Arc<Config>,
-        recorder: Recorder,
-        follow_ups: mpsc::UnboundedSender<FollowUp>,
-        observers: Observers,
-        generation: u64,
-    ) -> Self {
-        let Observers { activity, open, submissions, skipped_items, codex } = observers;
+    pub(crate) fn new(to: Receivers, generation: u64) -> Self {
         let (active_thread, new_events, escapes) = (None, Vec::new(), EscapeFilter::default());
-        Self {
-            config,
-            recorder,
-            follow_ups,
-            generation,
-            activity,
-            open,
-            submissions,
-            skipped_items,
-            codex,
-            active_thread,
-            new_events,
-            escapes,
-        }
+        Self { to, generation, active_thread, new_events, escapes }
     }
 
     /// Ends the requests that the app-server no longer waits for.
@@ -94,12 +70,12 @@ impl EventHandler {
             notifications::SERVER_REQUEST_RESOLVED => {
                 let Some(request_id) = notifications::resolved_request(params) else { return };
                 self.flush();
-                self.open.resolved_by_app_server(&self.recorder, self.generation, request_id.get());
+                self.to.open.resolved_by_app_server(self.generation, request_id.get());
             }
             notifications::TURN_COMPLETED => {
                 let Some(turn_id) = notifications::completed_turn(params) else { return };
                 self.flush();
-                self.open.ended_with_turn(&self.recorder, self.generation, &turn_id);
+                self.to.open.ended_with_turn(self.generation, &turn_id);
             }
             _ => {}
         }
@@ -107,7 +83,7 @@ impl EventHandler {
 
     /// Accepts a submission without an answer whose turn the item of the user's message names.
     fn accept_submission_of_item(&mut self, params: &str) {
-        if let Some((submission, turn_id)) = self.submissions.of_item(params) {
+        if let Some((submission, turn_id)) = self.to.submissions.of_item(params) {
             self.flush();
             submission.accept(&turn_id, None);
         }
@@ -116,12 +92,12 @@ impl EventHandler {
     /// Opens a request of the app-server.
     fn open_request(&mut self, id: RequestId, method: &str, params: Value) {
         let defaults = RequestDefaults {
-            timeout: self.config.limits.request_timeout,
-            has_other_clients: self.config.server.strategy == ChildStrategy::External,
+            timeout: self.to.config.limits.request_timeout,
+            has_other_clients: self.to.config.server.strategy == ChildStrategy::External,
         };
-        let follow_up = self.open.open(&self.recorder, self.generation, id, method, params, defaults);
+        let follow_up = self.to.open.open(self.generation, id, method, params, defaults);
         // The receiver is gone when the daemon stops; the end of the connection answers the app-server.
-        let _ = self.follow_ups.send(follow_up);
+        let _ = self.to.follow_ups.send(follow_up);
     }
 
     /// Handles a message that was too long to keep: records what it was, refuses a request, and has skipped items read.
@@ -129,12 +105,12 @@ impl EventHandler {
         let method = outline.method.as_deref();
         // Another client of an external app-server may have received all of it, and can answer.
         let is_left_to_others =
-            self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
+            self.to.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
         let is_refused = method.is_some() && outline.id.is_some() && !is_left_to_others;
         self.new_events.push(events::message_skipped(bytes, cap, outline, is_refused).into());
         let Some(method) = outline.method.as_deref() else { return };
         if let Some(thread_id) = &outline.thread_id {
-            self.activity.note(thread_id);
+            self.to.activity.note(thread_id);
         }
         if let Some(id) = outline.id.clone() {
             self.flush();
@@ -148,16 +124,16 @@ impl EventHandler {
             let generation = self.generation;
             let message = format!("{method} is {bytes} bytes long, and the limit is {cap} (--line-cap)");
             let error = RpcError { code: errors::INVALID_REQUEST, message };
-            let _ = self.follow_ups.send(FollowUp::RefuseRequest { generation, id, error });
+            let _ = self.to.follow_ups.send(FollowUp::RefuseRequest { generation, id, error });
             return;
         }
         let (Some(thread_id), Some(turn_id)) = (&outline.thread_id, &outline.turn_id) else { return };
         match (method, &outline.turn_status) {
             (notifications::ITEM_COMPLETED, _) => {
                 let item = SkippedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
-                if self.skipped_items.note(turn_id, item) {
+                if self.to.skipped_items.note(turn_id, item) {
                     let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
-                    let _ = self.follow_ups.send(FollowUp::ReadSkippedItems { thread_id, turn_id });
+                    let _ = self.to.follow_ups.send(FollowUp::ReadSkippedItems { thread_id, turn_id });
                 }
             }
             (notifications::TURN_COMPLETED, Some(status)) => {
@@ -172,11 +148,12 @@ impl EventHandler {
 
     /// Records that an MCP server did not start.
     fn record_mcp_server_failure(&mut self, params: &str) {
-        let Some((thread_id, server)) = self.codex.mcp_servers.handle_status(self.generation, params) else {
+        let Some((thread_id, server)) = self.to.codex.mcp_servers.handle_status(self.generation, params)
+        else {
             return;
         };
         self.flush();
-        self.recorder.send(Input::Build(Box::new(move |state| {
+        self.to.recorder.send(Input::Build(Box::new(move |state| {
             // None is known as long as the answer to `thread/start` is not here.
             let session = state.sessions.in_thread(&thread_id).next();
             let FailedMcpServer { name, error } = server;
@@ -192,24 +169,24 @@ impl EventHandler {
             active_thread == thread_id && at.elapsed() < ACTIVITY_INTERVAL
         };
         if !self.active_thread.as_ref().is_some_and(is_known) {
-            self.activity.note(thread_id);
+            self.to.activity.note(thread_id);
             self.active_thread = Some((thread_id.to_owned(), Instant::now()));
         }
     }
 
     fn send(&mut self, input: Input) {
         self.flush();
-        self.recorder.send(input);
+        self.to.recorder.send(input);
     }
 }
 
 impl Listener for EventHandler {
     fn on_event(&mut self, event: AppServerEvent<'_>) {
-        let endpoint = || self.config.server.endpoint.to_string();
+        let endpoint = || self.to.config.server.endpoint.to_string();
         let event = match event {
             AppServerEvent::Notification { method, params } => {
                 self.note_activity(params);
-                self.codex.handle_notification(self.generation, method, params);
+                self.to.codex.handle_notification(self.generation, method, params);
                 if matches!(method, notifications::ITEM_STARTED | notifications::ITEM_COMPLETED) {
                     self.accept_submission_of_item(params);
                 }
@@ -245,18 +222,18 @@ impl Listener for EventHandler {
             AppServerEvent::Closed(closed) => {
                 // In this order, so that a request that is no longer in the table is about to be recorded as ended.
                 self.send(Input::Closed(closed));
-                return self.open.forget(self.generation);
+                return self.to.open.forget(self.generation);
             }
             AppServerEvent::Started { pid } => ChildEvent::Started {
-                args: self.config.server.args.clone(),
-                command: self.config.server.command.clone(),
+                args: self.to.config.server.args.clone(),
+                command: self.to.config.server.command.clone(),
                 generation: Some(self.generation),
                 pid,
             },
             AppServerEvent::SpawnFailed { message } => ChildEvent::SpawnFailed(FreeText { message }),
             AppServerEvent::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
-                self.codex.connected(self.generation, &info);
+                self.to.codex.connected(self.generation, &info);
                 ChildEvent::Connected {
                     endpoint: endpoint(),
                     generation: Some(self.generation),
@@ -291,7 +268,7 @@ impl Listener for EventHandler {
 
     fn flush(&mut self) {
         if !self.new_events.is_empty() {
-            self.recorder.send(Input::Events(std::mem::take(&mut self.new_events)));
+            self.to.recorder.send(Input::Events(std::mem::take(&mut self.new_events)));
         }
     }
 }

@@ -1,84 +1,72 @@
-//! The `Daemon`: what its services share, and the few things that all of them need.
+//! What the services share: the recorder, the connection to the app-server, and the operations that run.
 //!
-//! Each service is an `impl Daemon` in a separate file that imports this one; this file imports no service.
+//! Every service has an `Arc<Core>` besides what it owns; this file imports no service.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::codex::{Availability, Client, StopPace, Supervisor};
+use crate::codex::{Availability, Client};
 use crate::config::Config;
 use crate::daemon::app_server::availability::time_until_next_start;
 use crate::daemon::catch_panic::{Panicked, catch_panic};
-use crate::daemon::codex_health::Codex;
+use crate::daemon::codex_health::{Codex, CodexHealth};
 use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::handle::Recorder;
-use crate::daemon::recorder::recovery::StateDirectories;
-use crate::daemon::server_requests::open::OpenRequests;
-use crate::daemon::skipped_items::table::SkippedItems;
-use crate::daemon::turns::activity::Activity;
-use crate::daemon::turns::submission::Submissions;
-use crate::daemon::unsupported_methods::UnsupportedMethods;
-use crate::journal::{Bounds, Subscription};
-use crate::state::{NewEvent, State};
+use crate::state::{NewEvent, Session, SessionStatus, State};
 
 /// How long a call waits for an app-server that is starting, or will start soon.
 const APP_SERVER_WAIT: Duration = Duration::from_secs(10);
-/// The daemon, as `http` and `commands` use it; cheap to clone.
-#[derive(Clone)]
-pub struct Daemon {
-    pub(super) shared: Arc<Shared>,
-}
 
-pub(super) struct Shared {
+pub(super) struct Core {
     pub(super) config: Arc<Config>,
-    pub(super) _directories: StateDirectories,
     pub(super) recorder: Recorder,
     pub(super) availability: watch::Receiver<Availability>,
     pub(super) codex: Arc<Codex>,
-    pub(super) supervisor: Mutex<Option<Supervisor>>,
-    /// One lock per thread and per idempotency key, while one is in use.
-    pub(super) locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// The threads that the app-server of this generation knows.
-    pub(super) attached: Mutex<(u64, HashSet<String>)>,
-    pub(super) activity: Arc<Activity>,
-    pub(super) unsupported_methods: UnsupportedMethods,
-    pub(super) open_requests: Arc<OpenRequests>,
-    pub(super) submissions: Arc<Submissions>,
-    pub(super) skipped_items: Arc<SkippedItems>,
     /// Operations run here, so that a client that disconnects cancels nothing.
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,
-    pub(super) pace: watch::Sender<StopPace>,
 }
 
-impl Daemon {
-    /// The configuration it was started with.
-    pub fn config(&self) -> &Config {
-        &self.shared.config
-    }
-
-    /// What the event log holds.
-    pub fn bounds(&self) -> Bounds {
-        self.shared.recorder.view().log.bounds()
-    }
-
-    /// Follows the events from the one after `cursor`, which is one that [`Bounds::check`] let through.
-    pub fn follow(&self, cursor: u64) -> Subscription {
-        self.shared.recorder.view().log.follow(cursor)
-    }
-
+impl Core {
     pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.shared.recorder.view().state()
+        self.recorder.view().state()
+    }
+
+    /// One session.
+    pub(super) fn session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
+        let known = self.state().sessions.get(session_id).cloned();
+        known.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))
+    }
+
+    /// Calls `find` with the records, and again after each change, until it returns a value; `None` when the daemon stops
+    /// before.
+    pub(super) async fn when<T>(&self, mut find: impl FnMut(&State) -> Option<T>) -> Option<T> {
+        let mut news = self.recorder.view().log.news();
+        loop {
+            news.borrow_and_update();
+            let found = find(&self.state());
+            if found.is_some() {
+                return found;
+            }
+            tokio::select! {
+                changed = news.changed() => changed.ok()?,
+                () = self.stopping.cancelled() => return None,
+            }
+        }
+    }
+
+    /// The health of Codex, and what to do.
+    pub(super) fn codex_health(&self) -> CodexHealth {
+        self.codex.health(&self.availability.borrow())
     }
 
     /// The app-server's connection, if there is one now.
     pub(super) fn current_client(&self) -> Result<Client, DaemonError> {
-        match &*self.shared.availability.borrow() {
+        match &*self.availability.borrow() {
             Availability::Ready(client) => Ok(client.clone()),
             now => Err(self.unavailable_error(now)),
         }
@@ -94,14 +82,12 @@ impl Daemon {
     /// Waits for a connection to the app-server, at most as long as a start takes; fails at once when it is known that none
     /// comes in that time.
     pub(super) async fn wait_for_client(&self) -> Result<Client, DaemonError> {
-        if self.shared.stopping.is_cancelled() {
+        if self.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
         // Checked before the app-server is called: its result could not be recorded durably.
-        if let Some(error) = self.shared.recorder.view().storage_error() {
-            return Err(DaemonError::Storage(error));
-        }
-        let mut availability = self.shared.availability.clone();
+        self.require_storage()?;
+        let mut availability = self.availability.clone();
         let deadline = tokio::time::Instant::now() + APP_SERVER_WAIT;
         loop {
             let now = availability.borrow_and_update().clone();
@@ -113,7 +99,7 @@ impl Daemon {
                 return Err(self.unavailable_error(&now));
             }
             tokio::select! {
-                () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+                () = self.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
                 changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
@@ -123,12 +109,17 @@ impl Daemon {
         }
     }
 
+    /// Fails while the event log cannot be written.
+    pub(super) fn require_storage(&self) -> Result<(), DaemonError> {
+        self.recorder.view().storage_error().map_or(Ok(()), |error| Err(DaemonError::Storage(error)))
+    }
+
     /// Records events and returns when they are on disk.
     pub(super) async fn record_durably(
         &self,
         build: impl FnOnce(&State) -> Vec<NewEvent> + Send + 'static,
     ) -> Result<(), DaemonError> {
-        self.shared.recorder.record_durably(build).await.map_err(DaemonError::Storage)
+        self.recorder.record_durably(build).await.map_err(DaemonError::Storage)
     }
 
     /// Runs an operation to completion, whether or not its caller still waits for it.
@@ -136,16 +127,16 @@ impl Daemon {
         &self,
         work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,
     ) -> Result<T, DaemonError> {
-        if self.shared.stopping.is_cancelled() {
+        if self.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
-        let daemon = self.clone();
+        let codex = Arc::clone(&self.codex);
         let work = async move {
             // The app-server is not restarted while this operation runs.
-            let _gate = daemon.shared.codex.gate.read().await;
+            let _gate = codex.gate.read().await;
             work.await
         };
-        match self.shared.tasks.spawn(catch_panic(work)).await {
+        match self.tasks.spawn(catch_panic(work)).await {
             Ok(Ok(done)) => done,
             Ok(Err(Panicked)) => Err(DaemonError::Internal),
             // The runtime is going away.
@@ -153,9 +144,31 @@ impl Daemon {
         }
     }
 
+    /// [`Core::run`] for what makes a thread: it continues when its caller has waited for as long as a call may take.
+    pub(super) async fn run_until_call_timeout<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let limit = self.config.limits.call_timeout;
+        let late = |_| Err(DaemonError::StillOpening { method, seconds: limit.as_secs() });
+        tokio::time::timeout(limit, self.run(work)).await.unwrap_or_else(late)
+    }
+
     /// The error for a caller that needs the app-server while it cannot be called.
     fn unavailable_error(&self, now: &Availability) -> DaemonError {
-        let reason = self.shared.codex.health(now).sentence();
+        let reason = self.codex.health(now).sentence();
         DaemonError::Unavailable { reason, retry_after: time_until_next_start(now) }
+    }
+}
+
+/// Returns the session if it is active, else an error.
+pub(super) fn require_active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
+    match session.status {
+        SessionStatus::Active => Ok(session),
+        SessionStatus::Closed => {
+            let reason = session.closed_reason.clone().unwrap_or_else(|| "It was closed.".to_owned());
+            Err(DaemonError::SessionNotActive { session_id: session.session_id.clone(), reason })
+        }
     }
 }

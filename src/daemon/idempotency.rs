@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::daemon::core::Daemon;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
+use crate::daemon::locks::Locks;
 use crate::state::{IdempotencyKey, Session, StoredResponse};
 use crate::time::{rfc3339_after, rfc3339_now};
 
@@ -38,10 +41,26 @@ impl IdempotencyKey {
     }
 }
 
-impl Daemon {
+/// The answers that a repeated request gets again.
+#[derive(Clone)]
+pub(super) struct Answers {
+    core: Arc<Core>,
+    locks: Locks,
+}
+
+impl Answers {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core), locks: Locks::default() }
+    }
+
+    /// Locks a key: of two equal requests at once the second waits for the response to the first.
+    pub(super) async fn lock(&self, key: Option<&RequestKey>) -> Option<OwnedMutexGuard<()>> {
+        Some(self.locks.lock(&key?.key).await)
+    }
+
     /// The response to an earlier request with this key; a different request with it is an error.
     pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<StoredResponse>, DaemonError> {
-        let answer = self.state().private.answers.get(&key.key).cloned();
+        let answer = self.core.state().private.answers.get(&key.key).cloned();
         match answer.filter(|answer| answer.key.expires_at > rfc3339_now()) {
             Some(answer) if ![&key.digest, &key.earlier_digest].contains(&&answer.key.digest) => {
                 Err(DaemonError::KeyReused(key.key.clone()))
@@ -58,7 +77,7 @@ impl Daemon {
     ) -> Result<Arc<Session>, DaemonError> {
         match key.map(|key| self.remembered_answer(key)).transpose()?.flatten() {
             Some(StoredResponse { session: Some(session), .. }) => Ok(session),
-            _ => self.session(session_id),
+            _ => self.core.session(session_id),
         }
     }
 }

@@ -5,30 +5,26 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::codex::protocol::methods;
 use crate::codex::{Availability, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::app_server::{child_file, plan};
-use crate::daemon::app_server_events::{EventHandler, Observers};
+use crate::daemon::app_server_events::{EventHandler, Receivers};
 use crate::daemon::codex_health::Codex;
-use crate::daemon::core::{Daemon, Shared};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
 use crate::daemon::recorder::recovery::{self, OpenError, StateDirectories};
 use crate::daemon::server_requests::open::OpenRequests;
-use crate::daemon::skipped_items::table::SkippedItems;
-use crate::daemon::turns::activity::Activity;
-use crate::daemon::turns::sandboxes::SANDBOX_GRACE_BEFORE_INTERRUPT;
+use crate::daemon::services::Daemon;
+use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes};
 use crate::daemon::turns::submission::Submissions;
-use crate::daemon::unsupported_methods::UnsupportedMethods;
+use crate::daemon::turns::watch::TurnWatch;
 use crate::state::{ChildEvent, DaemonEvent};
 
 /// How long a stop waits for interrupted turns to end; Codex takes about 10 ms (measured).
@@ -98,69 +94,42 @@ impl Daemon {
         }
         let (follow_ups, queued_follow_ups) = mpsc::unbounded_channel();
         let pace = watch::Sender::new(StopPace::Run);
-        let activity = Arc::new(Activity::default());
-        let open_requests = Arc::new(OpenRequests::default());
-        let submissions = Arc::new(Submissions::new(recorder.clone()));
-        let skipped_items = Arc::new(SkippedItems::default());
-        let codex = Arc::new(Codex::new(plan::codex_home(&config), config.server.demo));
-        let supervisor = {
-            let (config, recorder) = (Arc::clone(&config), recorder.clone());
-            let listener = {
-                let (config, recorder) = (Arc::clone(&config), recorder.clone());
-                let observers = Observers {
-                    activity: Arc::clone(&activity),
-                    open: Arc::clone(&open_requests),
-                    submissions: Arc::clone(&submissions),
-                    skipped_items: Arc::clone(&skipped_items),
-                    codex: Arc::clone(&codex),
-                };
-                move |generation| {
-                    let (config, recorder, follow_ups) =
-                        (Arc::clone(&config), recorder.clone(), follow_ups.clone());
-                    EventHandler::new(config, recorder, follow_ups, observers.clone(), generation)
-                }
-            };
-            let plan = plan::plan(&config, &recorder.view().identity.daemon_id, &disk, program, &codex);
-            Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener)
+        let receivers = Receivers {
+            config: Arc::clone(&config),
+            recorder: recorder.clone(),
+            follow_ups,
+            activity: Arc::default(),
+            open: Arc::new(OpenRequests::new(recorder.clone())),
+            submissions: Arc::new(Submissions::new(recorder.clone())),
+            skipped_items: Arc::default(),
+            codex: Arc::new(Codex::new(plan::codex_home(&config), config.server.demo)),
         };
-        let availability = supervisor.availability();
-        let daemon = Self {
-            shared: Arc::new(Shared {
-                config,
-                _directories: directories,
-                recorder,
-                availability,
-                codex,
-                supervisor: Mutex::new(Some(supervisor)),
-                locks: Mutex::default(),
-                attached: Mutex::default(),
-                activity,
-                unsupported_methods: UnsupportedMethods::default(),
-                open_requests,
-                submissions,
-                skipped_items,
-                tasks: TaskTracker::new(),
-                stopping: CancellationToken::new(),
-                pace,
-            }),
+        let plan = plan::plan(&config, &recorder.view().identity.daemon_id, &disk, program, &receivers.codex);
+        let listener = {
+            let receivers = receivers.clone();
+            move |generation| EventHandler::new(receivers.clone(), generation)
         };
-        tokio::spawn(daemon.clone().watch_turns());
-        tokio::spawn(daemon.clone().run_follow_ups(queued_follow_ups));
-        tokio::spawn(daemon.clone().watch_codex());
+        let supervisor = Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener);
+        let daemon = Self::wire(receivers, supervisor, directories, pace);
+        let activity = Arc::clone(&daemon.activity);
+        tokio::spawn(TurnWatch::new(&daemon.core, &daemon.queue, activity).run());
+        let skipped_items = daemon.turns.skipped_items.clone();
+        tokio::spawn(daemon.requests.clone().run_follow_ups(skipped_items, queued_follow_ups));
+        tokio::spawn(daemon.codex.clone().watch());
         Ok(daemon)
     }
 
     /// Refuses new work from now on.
     pub fn refuse_work(&self) {
-        self.shared.stopping.cancel();
+        self.core.stopping.cancel();
     }
 
     /// Ends the app-server and brings everything to disk.
     pub async fn stop(&self) {
         self.refuse_work();
-        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let supervisor = self.codex.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(supervisor) = supervisor else { return };
-        self.shared.tasks.close();
+        self.core.tasks.close();
         tokio::select! {
             () = self.drain() => {}
             () = self.stop_forced() => {}
@@ -173,11 +142,11 @@ impl Daemon {
                 tracing::error!("the app-server did not end in time; the guard ends the remaining processes");
             }
         }
-        if !self.within(OPERATIONS_TIMEOUT, self.shared.tasks.wait()).await {
+        if !self.within(OPERATIONS_TIMEOUT, self.core.tasks.wait()).await {
             tracing::error!("operations are still waiting for the disk");
         }
-        self.shared.recorder.record(DaemonEvent::Stopped {});
-        if !self.within(FINAL_SYNC_TIMEOUT, self.shared.recorder.stop()).await {
+        self.core.recorder.record(DaemonEvent::Stopped {});
+        if !self.within(FINAL_SYNC_TIMEOUT, self.core.recorder.stop()).await {
             tracing::error!(
                 "failed to sync the last events in time; the next start uses the events that are on disk"
             );
@@ -200,7 +169,7 @@ impl Daemon {
 
     /// Returns once a stop is forced and must not wait any more.
     pub async fn stop_forced(&self) {
-        let mut pace = self.shared.pace.subscribe();
+        let mut pace = self.pace.subscribe();
         // The sender exists as long as this daemon.
         let _ = pace.wait_for(|&pace| pace == StopPace::Hurry).await;
     }
@@ -212,7 +181,7 @@ impl Daemon {
 
     /// A stop becomes faster, never slower.
     fn quicken(&self, pace: StopPace) {
-        self.shared.pace.send_if_modified(|now| {
+        self.pace.send_if_modified(|now| {
             let faster = pace > *now;
             *now = pace.max(*now);
             faster
@@ -223,16 +192,16 @@ impl Daemon {
     async fn drain(&self) {
         let calm = async {
             // A turn that is being submitted is known once its operation has finished.
-            self.shared.tasks.wait().await;
+            self.core.tasks.wait().await;
             self.idle().await;
         };
-        let _ = tokio::time::timeout(self.config().limits.drain_timeout, calm).await;
+        let _ = tokio::time::timeout(self.core.config.limits.drain_timeout, calm).await;
         self.interrupt_turns().await;
     }
 
     /// Waits until no turn runs.
     async fn idle(&self) {
-        let mut news = self.shared.recorder.view().log.news();
+        let mut news = self.core.recorder.view().log.news();
         while !self.turns_to_drain().is_empty() {
             if news.changed().await.is_err() {
                 return;
@@ -243,8 +212,8 @@ impl Daemon {
     /// The turns whose ends a stop waits for, as thread and turn IDs: with a child app-server all turns, because it ends
     /// with the daemon; with an external one only those that this daemon started.
     fn turns_to_drain(&self) -> Vec<(String, String)> {
-        let is_external = self.config().server.strategy == ChildStrategy::External;
-        let state = self.state();
+        let is_external = self.core.config.server.strategy == ChildStrategy::External;
+        let state = self.core.state();
         let open = state.turns.open().filter(|turn| turn.started_by.is_some() || !is_external);
         let open = open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
         let of_sub_agents = state.descendants.all_running().filter(|(thread_id, turn_id)| {
@@ -257,15 +226,15 @@ impl Daemon {
 
     /// Asks the app-server to end the turns that run, and waits a moment until they have.
     async fn interrupt_turns(&self) {
-        let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return };
+        let Availability::Ready(client) = self.core.availability.borrow().clone() else { return };
         let turns = self.turns_to_drain();
         if turns.is_empty() {
             return;
         }
         for (thread_id, turn_id) in turns {
             let (daemon, client) = (self.clone(), client.clone());
-            self.shared.tasks.spawn(async move {
-                daemon.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
+            self.core.tasks.spawn(async move {
+                end_sandboxes(&daemon.core.config, &thread_id, SANDBOX_GRACE_BEFORE_INTERRUPT).await;
                 let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
                 let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT_TIMEOUT).await;
             });

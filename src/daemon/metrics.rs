@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::blocking::Pool;
 use crate::codex;
 use crate::daemon::codex_health::CodexState;
-use crate::daemon::core::Daemon;
+use crate::daemon::services::Daemon;
 use crate::state::ChildPhase;
 
 /// The limit for reading the memory use of a process from the system.
@@ -71,7 +71,7 @@ impl Daemon {
     /// What is known without asking the system, and the PID of the app-server.
     fn counts(&self) -> (Metrics, Option<u32>) {
         let is_ready = self.readiness().ready;
-        let view = self.shared.recorder.view();
+        let view = self.core.recorder.view();
         let (log_metrics, turn_metrics) = (view.log.metrics(), &view.turn_metrics);
         let state = view.state();
         let closed_sessions = state.sessions.closed_count();
@@ -86,7 +86,7 @@ impl Daemon {
             memory: None,
             child_memory: None,
             child_phase,
-            codex: self.codex().state,
+            codex: self.core.codex_health().state,
             child_restarts: turn_metrics.restarts(),
             active_sessions: (state.sessions.len() - closed_sessions) as u64,
             closed_sessions: closed_sessions as u64,

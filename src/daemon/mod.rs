@@ -1,7 +1,7 @@
 //! The services of codexd: start and stop, sessions, turns, the queue, Codex's requests, status.
 //!
 //! This file declares the modules and re-exports what `http`, `commands` and the tests use.
-//! [`core`] has the [`Daemon`] and what the services share; each service is an `impl Daemon` in a separate file.
+//! [`services`] has the [`Daemon`], which constructs the services; [`core`] has what they share.
 //! Inside this module a file imports the file that defines an item, never a re-export, so there are no import cycles.
 
 mod app_server;
@@ -21,18 +21,20 @@ mod metrics;
 mod queue;
 mod recorder;
 mod server_requests;
+mod services;
 mod sessions;
 mod skipped_items;
 mod status;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod trust;
 mod turns;
 mod unsupported_methods;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use crate::daemon::app_server::child_file::ChildFile;
-pub use crate::daemon::core::Daemon;
+pub use crate::daemon::services::Daemon;
 pub(crate) use app_server::plan::plan_for_inspection;
 pub use backup::{Backup, BackupError, back_up};
 pub(crate) use catch_panic::{catch_panic, is_panic_caught};

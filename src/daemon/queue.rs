@@ -6,30 +6,42 @@ pub(in crate::daemon) mod held;
 
 use std::sync::Arc;
 
-use crate::daemon::core::Daemon;
+use serde_json::{Map, Value};
+
+use crate::daemon::codex_health::watch::CodexMonitor;
+use crate::daemon::core::{Core, require_active};
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::queue::held::StartFailure;
-use crate::daemon::turns::{SubmitTurn, TurnAccepted, TurnStart};
-use crate::state::{IdempotencyKey, QueuedTurn, Session, TurnEvent};
+use crate::daemon::queue::held::{StartFailure, hold_once};
+use crate::daemon::threads::Threads;
+use crate::daemon::turns::start::{TurnStart, TurnStarter};
+use crate::state::{Held, HoldCause, IdempotencyKey, QueuedTurn, Session, TurnEvent};
 use crate::time::rfc3339_now;
 
 /// How many turns may wait in a session.
 const MAX_QUEUED_TURNS: usize = 100;
 
-impl Daemon {
-    /// Adds a turn at the end of the queue.
-    pub(super) async fn enqueue(
+/// The queues of all threads; clones share all state.
+#[derive(Clone)]
+pub struct Queue {
+    pub(in crate::daemon) core: Arc<Core>,
+    pub(in crate::daemon) threads: Threads,
+    pub(in crate::daemon) starter: TurnStarter,
+    pub(in crate::daemon) codex: CodexMonitor,
+}
+
+impl Queue {
+    /// Adds a turn at the end of the queue; returns its queue ID.
+    pub(super) async fn add(
         &self,
         session: &Session,
-        input: SubmitTurn,
+        input: Vec<Value>,
+        settings: Map<String, Value>,
         key: Option<IdempotencyKey>,
-    ) -> Result<TurnAccepted, DaemonError> {
-        if let Some(error) = self.shared.recorder.view().storage_error() {
-            return Err(DaemonError::Storage(error));
-        }
+    ) -> Result<String, DaemonError> {
+        self.core.require_storage()?;
         let (waiting, position) = {
-            let state = self.state();
+            let state = self.core.state();
             let thread_id = session.thread_id.as_deref().unwrap_or_default();
             (state.private.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
         };
@@ -42,8 +54,8 @@ impl Daemon {
         let turn = QueuedTurn {
             queue_id: format!("queued-{}", uuid::Uuid::new_v4()),
             queued_at: rfc3339_now(),
-            input: input.input,
-            settings: input.settings,
+            input,
+            settings,
             submitted: false,
             // Given when it is recorded.
             order: 0,
@@ -58,23 +70,26 @@ impl Daemon {
             idempotency: key,
         };
         let session_id = session.session_id.clone();
-        self.record_durably(move |state| {
-            // What holds the thread's queue holds this turn too.
-            let held =
-                state.sessions.get(&session_id).and_then(|session| events::hold_of_new_queue(state, session));
-            std::iter::once(queued.into()).chain(held).collect()
-        })
-        .await?;
-        self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))
+        self.core
+            .record_durably(move |state| {
+                // What holds the thread's queue holds this turn too.
+                let held = state
+                    .sessions
+                    .get(&session_id)
+                    .and_then(|session| events::hold_of_new_queue(state, session));
+                std::iter::once(queued.into()).chain(held).collect()
+            })
+            .await?;
+        Ok(queue_id)
     }
 
     /// Submits the next queued turn of an idle thread; a failure holds the queue.
     pub(super) async fn start_next(&self, thread_id: &str) -> Result<(), DaemonError> {
-        self.renew_login().await;
-        let _gate = self.shared.codex.gate.read().await;
-        let _thread_lock = self.lock_thread(thread_id).await;
+        self.codex.renew_login().await;
+        let _gate = self.core.codex.gate.read().await;
+        let _thread_lock = self.threads.lock(thread_id).await;
         let next = {
-            let state = self.state();
+            let state = self.core.state();
             if state.turns.running(thread_id).is_some() {
                 return Ok(());
             }
@@ -97,16 +112,17 @@ impl Daemon {
         session_id: &str,
         next: &QueuedTurn,
     ) -> Result<(), StartFailure> {
-        let client = self.wait_for_client().await.map_err(StartFailure::Transient)?;
-        let session = self.session(session_id).map_err(StartFailure::Transient)?;
-        let session = self.attach(&client, session).await.map_err(StartFailure::while_opening_thread)?;
+        let client = self.core.wait_for_client().await.map_err(StartFailure::Transient)?;
+        let session = self.core.session(session_id).map_err(StartFailure::Transient)?;
+        let session =
+            self.threads.attach(&client, session).await.map_err(StartFailure::while_opening_thread)?;
         // A recreated thread has another lock, and a resumed one may run a turn.
-        let is_idle = self.state().turns.running(thread_id).is_none();
+        let is_idle = self.core.state().turns.running(thread_id).is_none();
         if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
             return Ok(());
         }
         let start = self.turn_start_of(&session, thread_id, next);
-        match self.start_or_find(&client, start).await {
+        match self.starter.start_or_find(&client, start).await {
             // It has left the queue.
             Ok(_) | Err(DaemonError::TurnWithdrawn(_)) => Ok(()),
             Err(error) => Err(StartFailure::while_starting_turn(error)),
@@ -121,7 +137,7 @@ impl Daemon {
         waiting: &'a QueuedTurn,
     ) -> TurnStart<'a> {
         let queue_id = &waiting.queue_id;
-        let submissions = &self.shared.submissions;
+        let submissions = &self.starter.submissions;
         TurnStart {
             session,
             input: &waiting.input,
@@ -140,33 +156,56 @@ impl Daemon {
         session: &Arc<Session>,
         waiting: &QueuedTurn,
     ) -> Result<Option<String>, DaemonError> {
-        let client = self.wait_for_client().await?;
-        let session = self.attach(&client, Arc::clone(session)).await?;
+        let client = self.core.wait_for_client().await?;
+        let session = self.threads.attach(&client, Arc::clone(session)).await?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
         let start = self.turn_start_of(&session, &thread_id, waiting);
-        self.find_submitted(&client, &start).await
+        self.starter.find_submitted(&client, &start).await
     }
 
-    /// Records that a turn was withdrawn; whether it started may be unknown.
-    pub(super) async fn record_withdrawal(
+    /// Records that a thread's queue is held, unless the same hold is recorded already.
+    async fn hold(
         &self,
-        session_id: &str,
-        queue_id: Option<&str>,
-        key: Option<&IdempotencyKey>,
-        is_outcome_unknown: bool,
+        thread_id: &str,
+        queue_id: &str,
+        cause: HoldCause,
+        error: &DaemonError,
     ) -> Result<(), DaemonError> {
-        let reason = match is_outcome_unknown {
-            false => "It was withdrawn before it started.",
-            true => "It was withdrawn; whether it started is unknown.",
+        let held = Held {
+            cause,
+            reason: error.to_string(),
+            since: rfc3339_now(),
+            until: None,
+            automatic: cause.is_temporary(),
+            queue_id: matches!(cause, HoldCause::TurnRefused | HoldCause::OutcomeUnknown)
+                .then(|| queue_id.to_owned()),
+            turn_id: None,
         };
-        let withdrawn = events::turn_rejected(session_id, queue_id, key, reason);
-        let (session_id, queue_id) = (session_id.to_owned(), queue_id.map(str::to_owned));
-        self.record_durably(move |state| {
-            let queue_id = queue_id.as_deref();
-            let released =
-                queue_id.map(|queue_id| events::releases_after_removal(state, &session_id, &[queue_id]));
-            std::iter::once(withdrawn).chain(released.into_iter().flatten()).collect()
-        })
-        .await
+        let thread_id = thread_id.to_owned();
+        self.core.record_durably(move |state| hold_once(state, &thread_id, &held)).await
+    }
+
+    /// Releases the queue of a session's thread at a client's request.
+    ///
+    /// The thread is opened first: if that fails, the error is returned and the queue stays held.
+    pub async fn resume(&self, session_id: &str) -> Result<(), DaemonError> {
+        require_active(self.core.session(session_id)?)?;
+        let (queue, name) = (self.clone(), session_id.to_owned());
+        self.core
+            .run(async move {
+                let (_thread_lock, session) = queue.threads.lock_of_session(&name).await?;
+                let session = require_active(session)?;
+                if session.held.is_none() {
+                    return Ok(());
+                }
+                let client = queue.core.wait_for_client().await?;
+                let session = queue.threads.attach(&client, session).await?;
+                let thread_id = session.thread_id.clone().unwrap_or_default();
+                queue
+                    .core
+                    .record_durably(move |state| events::released(state, &thread_id, "A client resumed it."))
+                    .await
+            })
+            .await
     }
 }

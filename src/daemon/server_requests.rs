@@ -18,18 +18,18 @@ use crate::codex::protocol::decisions::{self, DECLINE};
 use crate::codex::protocol::errors;
 use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::rpc::wire::{RequestId, RpcError};
-use crate::daemon::core::Daemon;
+use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
+use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
+use crate::daemon::skipped_items::SkippedItemReader;
 use crate::state::server_requests::offered_decisions;
 use crate::state::{
     ChildEvent, RequestEvent, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State,
 };
 use crate::time::{self, rfc3339_after, rfc3339_now};
-
-use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 
 /// What is to be done after a message was recorded.
 #[derive(Debug)]
@@ -67,7 +67,6 @@ impl OpenRequests {
     /// Opens a request; its event is recorded at its position in the stream.
     pub(super) fn open(
         &self,
-        recorder: &Recorder,
         generation: u64,
         id: RequestId,
         method: &str,
@@ -75,7 +74,7 @@ impl OpenRequests {
         defaults: RequestDefaults,
     ) -> FollowUp {
         if !is_answerable(method) {
-            recorder.record(ChildEvent::RequestRefused {
+            self.recorder.record(ChildEvent::RequestRefused {
                 request_method: method.to_owned(),
                 thread_id: params.get("threadId").cloned(),
                 turn_id: params.get("turnId").cloned(),
@@ -111,7 +110,7 @@ impl OpenRequests {
         };
         let open = OpenRequest { generation, id, turn_id: request.turn_id.clone() };
         self.insert(request_id.clone(), open);
-        recorder.send(Input::Build(Box::new(move |state| {
+        self.recorder.send(Input::Build(Box::new(move |state| {
             let deciding_session = assign_session(state, &mut request);
             let own = deciding_session.and_then(|session_id| state.private.sessions.get(session_id));
             let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
@@ -129,6 +128,23 @@ impl OpenRequests {
         })));
         FollowUp::WatchRequest { request_id }
     }
+
+    /// Claims a request; `None` when its end is recorded.
+    ///
+    /// While another caller ends it, this waits for the record, so that the later caller can get the decision.
+    async fn claim_or_wait(self: &Arc<Self>, request_id: &str) -> Option<Claim> {
+        loop {
+            match self.claim(request_id) {
+                ClaimResult::Claimed(claim) => return Some(claim),
+                // Nothing is ever sent; the error means that the other caller is done.
+                ClaimResult::ClaimedByOther(mut over) => drop(over.changed().await),
+                ClaimResult::Resolved => {
+                    self.recorder.caught_up().await;
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 fn resolution(
@@ -138,27 +154,6 @@ fn resolution(
     reason: Option<&str>,
 ) -> Resolution {
     Resolution { request_id, resolved_by, decision, reason: reason.map(str::to_owned) }
-}
-
-/// Claims a request; `None` when its end is recorded.
-///
-/// While another caller ends it, this waits for the record, so that the later caller can get the decision.
-async fn claim_or_wait(
-    open_requests: &Arc<OpenRequests>,
-    recorder: &Recorder,
-    request_id: &str,
-) -> Option<Claim> {
-    loop {
-        match open_requests.claim(request_id) {
-            ClaimResult::Claimed(claim) => return Some(claim),
-            // Nothing is ever sent; the error means that the other caller is done.
-            ClaimResult::ClaimedByOther(mut over) => drop(over.changed().await),
-            ClaimResult::Resolved => {
-                recorder.caught_up().await;
-                return None;
-            }
-        }
-    }
 }
 
 /// Assigns a request to the session that started the turn at the root, which is returned; `None` when no session did.
@@ -205,16 +200,23 @@ async fn record_resolution(
     committed
 }
 
-impl Daemon {
+/// The requests of the app-server, as clients read and answer them; clones share the table.
+#[derive(Clone)]
+pub struct ServerRequests {
+    pub(super) core: Arc<Core>,
+    pub(super) open: Arc<OpenRequests>,
+}
+
+impl ServerRequests {
     /// One request.
-    pub fn request(&self, request_id: &str) -> Result<Arc<ServerRequest>, DaemonError> {
-        let known = self.state().requests.get(request_id).cloned();
+    pub fn get(&self, request_id: &str) -> Result<Arc<ServerRequest>, DaemonError> {
+        let known = self.core.state().requests.get(request_id).cloned();
         known.ok_or_else(|| DaemonError::UnknownRequest(request_id.to_owned()))
     }
 
     /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
-    pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<ServerRequest>> {
-        let state = self.state();
+    pub fn list(&self, session_id: Option<&str>) -> Vec<Arc<ServerRequest>> {
+        let state = self.core.state();
         let matches = |request: &&Arc<ServerRequest>| {
             session_id.is_none_or(|session_id| state.lists_request(session_id, request))
         };
@@ -225,12 +227,12 @@ impl Daemon {
     }
 
     /// Answers a request; the first answer counts, and it is on disk when this returns.
-    pub async fn answer_request(
+    pub async fn answer(
         &self,
         request_id: &str,
         given: RequestAnswer,
     ) -> Result<Arc<ServerRequest>, DaemonError> {
-        let request = self.request(request_id)?;
+        let request = self.get(request_id)?;
         if request.status == ServerRequestStatus::Resolved {
             return Err(DaemonError::AlreadyResolved(request));
         }
@@ -247,30 +249,29 @@ impl Daemon {
             }
             RequestAnswer::Result(result) => (result.get("decision").cloned(), result),
         };
-        if let Some(error) = self.shared.recorder.view().storage_error() {
-            return Err(DaemonError::Storage(error));
-        }
-        let daemon = self.clone();
+        self.core.require_storage()?;
+        let requests = self.clone();
         let request_id = request_id.to_owned();
-        self.run(async move {
-            let resolution = resolution(request_id.clone(), ResolvedBy::Client, decision, None);
-            daemon.resolve(resolution, &result).await?;
-            daemon.request(&request_id)
-        })
-        .await
+        self.core
+            .run(async move {
+                let resolution = resolution(request_id.clone(), ResolvedBy::Client, decision, None);
+                requests.resolve(resolution, &result).await?;
+                requests.get(&request_id)
+            })
+            .await
     }
 
     /// Resolves a request with an answer, unless it is resolved already: then its record states how.
     async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
-        let (recorder, open_requests) = (&self.shared.recorder, &self.shared.open_requests);
-        let claim = claim_or_wait(open_requests, recorder, &resolution.request_id).await;
+        let recorder = &self.core.recorder;
+        let claim = self.open.claim_or_wait(&resolution.request_id).await;
         let Some(claim) = claim else {
-            return Err(DaemonError::AlreadyResolved(self.request(&resolution.request_id)?));
+            return Err(DaemonError::AlreadyResolved(self.get(&resolution.request_id)?));
         };
-        let Some(client) = self.client_of_generation(claim.open().generation) else {
+        let Some(client) = self.core.client_of_generation(claim.open().generation) else {
             drop(claim);
             recorder.caught_up().await;
-            let request = self.request(&resolution.request_id)?;
+            let request = self.get(&resolution.request_id)?;
             if request.status == ServerRequestStatus::Resolved {
                 return Err(DaemonError::AlreadyResolved(request));
             }
@@ -281,21 +282,25 @@ impl Daemon {
         let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);
         let committed = record_resolution(recorder, claim, resolution).await;
         committed.map_err(DaemonError::Storage)?;
-        let request = self.request(&request_id)?;
+        let request = self.get(&request_id)?;
         if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }
 
     /// Refuses requests that no client can answer, declines those that are due, and reads skipped items.
-    pub(super) async fn run_follow_ups(self, mut follow_ups: mpsc::UnboundedReceiver<FollowUp>) {
+    pub(super) async fn run_follow_ups(
+        self,
+        skipped_items: SkippedItemReader,
+        mut follow_ups: mpsc::UnboundedReceiver<FollowUp>,
+    ) {
         while let Some(follow_up) = follow_ups.recv().await {
             match follow_up {
                 FollowUp::RefuseRequest { generation, id, error } => {
-                    if let Some(client) = self.client_of_generation(generation) {
+                    if let Some(client) = self.core.client_of_generation(generation) {
                         client.respond_error(&id, &error);
                     }
                 }
                 FollowUp::ReadSkippedItems { thread_id, turn_id } => {
-                    tokio::spawn(self.clone().read_skipped_items(thread_id, turn_id));
+                    tokio::spawn(skipped_items.clone().read_skipped_items(thread_id, turn_id));
                 }
                 FollowUp::WatchRequest { request_id } => {
                     tokio::spawn(self.clone().decline_when_due(request_id));
@@ -306,7 +311,7 @@ impl Daemon {
 
     async fn decline_when_due(self, request_id: String) {
         let Some((by, reason)) = self.reason_to_decline(&request_id).await else { return };
-        let Ok(request) = self.request(&request_id) else { return };
+        let Ok(request) = self.get(&request_id) else { return };
         let decision = Value::from(DECLINE);
         let result = decisions::reply(&request.method, &request.params, &decision);
         match self.resolve(resolution(request_id, by, Some(decision), Some(&reason)), &result).await {
@@ -319,34 +324,25 @@ impl Daemon {
     ///
     /// The policy is that of the session that started the turn at the root, which may become known only later.
     async fn reason_to_decline(&self, request_id: &str) -> Option<(ResolvedBy, String)> {
-        let recorder = &self.shared.recorder;
-        recorder.caught_up().await;
-        let mut news = recorder.view().log.news();
-        let request = self.request(request_id).ok()?;
-        let mut expired = std::pin::pin!(wait_for_expiry(&request, Timestamp::now));
-        loop {
-            news.borrow_and_update();
-            {
-                let state = self.state();
-                if state.requests.get(request_id)?.status == ServerRequestStatus::Resolved {
-                    return None;
-                }
-                let thread_id = request.thread_id.as_deref();
-                let deciding_session =
-                    thread_id.and_then(|id| state.deciding_session(id, request.turn_id.as_deref()));
-                let policy = deciding_session.and_then(|session_id| state.private.sessions.get(session_id));
-                if policy.is_some_and(|memory| memory.requests.decline) {
-                    return Some((ResolvedBy::Policy, "The session declines every request.".to_owned()));
-                }
+        self.core.recorder.caught_up().await;
+        let request = self.get(request_id).ok()?;
+        let is_declined = |state: &State| {
+            // `Some(None)` ends the wait: there is nothing to decline.
+            let known = state.requests.get(request_id);
+            if known.is_none_or(|known| known.status == ServerRequestStatus::Resolved) {
+                return Some(None);
             }
-            tokio::select! {
-                () = &mut expired => {
-                    let seconds = time_limit(&request).unwrap_or_default().as_secs();
-                    return Some((ResolvedBy::Timeout, format!("No client answered within {seconds} s.")));
-                }
-                changed = news.changed() => changed.ok()?,
-                () = self.shared.stopping.cancelled() => return None,
+            let session_id =
+                state.deciding_session(request.thread_id.as_deref()?, request.turn_id.as_deref())?;
+            let is_declined = state.private.sessions.get(session_id)?.requests.decline;
+            is_declined.then(|| Some((ResolvedBy::Policy, "The session declines every request.".to_owned())))
+        };
+        tokio::select! {
+            () = wait_for_expiry(&request, Timestamp::now) => {
+                let seconds = time_limit(&request).unwrap_or_default().as_secs();
+                Some((ResolvedBy::Timeout, format!("No client answered within {seconds} s.")))
             }
+            declined = self.core.when(is_declined) => declined?,
         }
     }
 }

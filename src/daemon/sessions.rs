@@ -2,10 +2,8 @@
 //!
 //! A session is recorded, and on disk, before its caller gets a response.
 
-pub(in crate::daemon) mod attach;
 mod close;
 mod models;
-mod renew;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +15,17 @@ use tokio::sync::OwnedMutexGuard;
 use crate::codex::protocol::responses::{ListedTurn, OpenedThread, TurnPage};
 use crate::codex::protocol::{methods, values};
 use crate::codex::{Client, Wait};
+use crate::daemon::app_server::calls::call_and_record;
 use crate::daemon::app_server::read_response::newest_turns;
 use crate::daemon::app_server::record_on_reply::Outcome;
-use crate::daemon::core::Daemon;
+use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::idempotency::RequestKey;
-use crate::daemon::sessions::renew::on_thread;
+use crate::daemon::idempotency::{Answers, RequestKey};
+use crate::daemon::threads::{Threads, on_thread};
 use crate::daemon::trust::decision::TrustDecision;
-use crate::daemon::trust::{ThreadLoad, TrustChoice};
+use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
+use crate::daemon::turns::Turns;
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, StoredResponse};
 use crate::time::rfc3339_now;
 
@@ -50,69 +50,87 @@ pub struct CreateSession {
     pub key: Option<RequestKey>,
 }
 
-impl Daemon {
+/// The sessions; clones share all state.
+#[derive(Clone)]
+pub struct Sessions {
+    pub(in crate::daemon) core: Arc<Core>,
+    pub(in crate::daemon) threads: Threads,
+    pub(in crate::daemon) answers: Answers,
+    pub(in crate::daemon) turns: Turns,
+}
+
+impl Sessions {
     /// Creates a session on a new thread, or on an old one that is resumed; it is on disk when this returns.
-    pub async fn create_session(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
-        let daemon = self.clone();
+    pub async fn create(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
+        let sessions = self.clone();
         let method = match (&input.thread_id, &input.fork_from) {
             (None, None) => methods::THREAD_START,
             (Some(_), _) => methods::THREAD_RESUME,
             (None, Some(_)) => methods::THREAD_FORK,
         };
-        self.run_until_call_timeout(method, async move {
-            let _key_lock = daemon.lock_key(input.key.as_ref()).await;
-            if let Some(key) = &input.key
-                && let Some(StoredResponse { session: Some(session), .. }) = daemon.remembered_answer(key)?
-            {
-                return Ok(session);
-            }
-            let client = daemon.wait_for_client().await?;
-            let key = input.key.clone();
-            let session_id = match (input.thread_id.clone(), input.fork_from.clone()) {
-                (None, None) => daemon.start_thread(&client, input).await?,
-                (Some(thread_id), _) => {
-                    // So that the end of its last session does not unsubscribe from it meanwhile.
-                    let thread_lock = daemon.lock_thread(&thread_id).await;
-                    let adopted = daemon.adopt_thread(&client, methods::THREAD_RESUME, input, &thread_id);
-                    with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
+        self.core
+            .run_until_call_timeout(method, async move {
+                let _key_lock = sessions.answers.lock(input.key.as_ref()).await;
+                if let Some(key) = &input.key
+                    && let Some(StoredResponse { session: Some(session), .. }) =
+                        sessions.answers.remembered_answer(key)?
+                {
+                    return Ok(session);
                 }
-                (None, Some(source)) => {
-                    let (thread_lock, source) = daemon.lock_session_thread(&source).await?;
-                    let source = daemon.attach(&client, source).await?;
-                    let thread_id = source
-                        .thread_id
-                        .clone()
-                        .ok_or_else(|| DaemonError::NoThread(source.session_id.clone()))?;
-                    let adopted = daemon.adopt_thread(&client, methods::THREAD_FORK, input, &thread_id);
-                    with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
-                }
-            };
-            let session = daemon.first_answer(key.as_ref(), &session_id)?;
-            Ok(session)
-        })
-        .await
+                let client = sessions.core.wait_for_client().await?;
+                let key = input.key.clone();
+                let session_id = match (input.thread_id.clone(), input.fork_from.clone()) {
+                    (None, None) => sessions.start_thread(&client, input).await?,
+                    (Some(thread_id), _) => {
+                        // So that the end of its last session does not unsubscribe from it meanwhile.
+                        let thread_lock = sessions.threads.lock(&thread_id).await;
+                        let adopted =
+                            sessions.adopt_thread(&client, methods::THREAD_RESUME, input, &thread_id);
+                        with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
+                    }
+                    (None, Some(source)) => {
+                        let (thread_lock, source) = sessions.threads.lock_of_session(&source).await?;
+                        let source = sessions.threads.attach(&client, source).await?;
+                        let thread_id = source
+                            .thread_id
+                            .clone()
+                            .ok_or_else(|| DaemonError::NoThread(source.session_id.clone()))?;
+                        let adopted = sessions.adopt_thread(&client, methods::THREAD_FORK, input, &thread_id);
+                        with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
+                    }
+                };
+                let session = sessions.answers.first_answer(key.as_ref(), &session_id)?;
+                Ok(session)
+            })
+            .await
     }
 
     /// One session.
-    pub fn session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
-        let known = self.state().sessions.get(session_id).cloned();
-        known.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))
+    pub fn get(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
+        self.core.session(session_id)
     }
 
     /// All sessions, oldest first.
-    pub fn sessions(&self) -> Vec<Arc<Session>> {
-        self.state().sessions.iter().cloned().collect()
+    pub fn list(&self) -> Vec<Arc<Session>> {
+        self.core.state().sessions.iter().cloned().collect()
     }
 
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<String, DaemonError> {
         let (params, decision) =
-            self.thread_params(client, &input.settings, input.trust, ThreadLoad::New).await?;
-        let endpoint = self.config().server.endpoint.to_string();
+            thread_params(&self.core, client, &input.settings, input.trust, ThreadLoad::New).await?;
+        let endpoint = self.core.config.server.endpoint.to_string();
         let opened = move |thread, state: &State| open(input, thread, endpoint, None, decision, state);
-        let session_id =
-            self.call_and_record(client, methods::THREAD_START, &params, Wait::Unlimited, opened).await?;
-        if let Some(thread_id) = &self.session(&session_id)?.thread_id {
-            self.note_attached(client, thread_id);
+        let session_id = call_and_record(
+            &self.core.recorder,
+            client,
+            methods::THREAD_START,
+            &params,
+            Wait::Unlimited,
+            opened,
+        )
+        .await?;
+        if let Some(thread_id) = &self.core.session(&session_id)?.thread_id {
+            self.threads.note_attached(client, thread_id);
         }
         Ok(session_id)
     }
@@ -127,18 +145,19 @@ impl Daemon {
         thread_id: &str,
     ) -> Result<String, DaemonError> {
         let load = ThreadLoad::Old { thread_id, cwd: None };
-        let (mut params, decision) = self.thread_params(client, &input.settings, input.trust, load).await?;
+        let (mut params, decision) =
+            thread_params(&self.core, client, &input.settings, input.trust, load).await?;
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
-        let thread = self.open_thread(client, method, &params, thread_id, Wait::Unlimited).await?;
-        self.note_attached(client, &thread.thread.id);
+        let thread = self.threads.open(client, method, &params, thread_id, Wait::Unlimited).await?;
+        self.threads.note_attached(client, &thread.thread.id);
         let newest = newest_turns(&thread.thread.id, 1);
-        let endpoint = self.config().server.endpoint.to_string();
+        let endpoint = self.core.config.server.endpoint.to_string();
         let opened = move |turns: TurnPage, state: &State| {
             open(input, thread, endpoint, turns.data.into_iter().next(), decision, state)
         };
         let wait = Wait::Limited(client.call_timeout());
-        self.call_and_record(client, methods::THREAD_TURNS_LIST, &newest, wait, opened).await
+        call_and_record(&self.core.recorder, client, methods::THREAD_TURNS_LIST, &newest, wait, opened).await
     }
 }
 

@@ -9,17 +9,25 @@ use serde_json::{Value, json};
 
 use crate::codex::protocol::responses::TurnPage;
 use crate::codex::protocol::{items, methods, values};
-use crate::daemon::core::Daemon;
+use crate::daemon::app_server::calls::call;
+use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
-use crate::daemon::skipped_items::table::SkippedItem;
-use crate::state::{Turn, TurnEvent};
+use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
+use crate::state::{State, Turn, TurnEvent};
 
 /// How many turns each page has.
 const PAGE_SIZE: u32 = 5;
 /// How many pages are searched: the turn has just ended.
 const MAX_PAGES: usize = 4;
 
-impl Daemon {
+/// Reads skipped items, and answers that were not received; clones share the table.
+#[derive(Clone)]
+pub(super) struct SkippedItemReader {
+    pub(super) core: Arc<Core>,
+    pub(super) table: Arc<SkippedItems>,
+}
+
+impl SkippedItemReader {
     /// Reads the skipped items of a turn once it is over: only then its thread is sure to have all of them.
     pub(super) async fn read_skipped_items(self, thread_id: String, turn_id: String) {
         if self.over(&thread_id, &turn_id).await
@@ -27,28 +35,18 @@ impl Daemon {
         {
             tracing::warn!(%error, thread_id, turn_id, "failed to read skipped items");
         }
-        self.shared.skipped_items.done(&turn_id);
+        self.table.done(&turn_id);
     }
 
     /// Waits until a turn is over; `false` when no session has it, or the daemon stops before.
     async fn over(&self, thread_id: &str, turn_id: &str) -> bool {
-        let mut news = self.shared.recorder.view().log.news();
-        loop {
-            news.borrow_and_update();
-            {
-                let state = self.state();
-                if state.sessions.in_thread(thread_id).next().is_none() {
-                    return false;
-                }
-                if state.turns.get(thread_id, turn_id).is_some_and(|turn| turn.is_over()) {
-                    return true;
-                }
+        let is_over = |state: &State| {
+            if state.sessions.in_thread(thread_id).next().is_none() {
+                return Some(false);
             }
-            tokio::select! {
-                changed = news.changed() => if changed.is_err() { return false },
-                () = self.shared.stopping.cancelled() => return false,
-            }
-        }
+            state.turns.get(thread_id, turn_id).filter(|turn| turn.is_over()).map(|_| true)
+        };
+        self.core.when(is_over).await.unwrap_or(false)
     }
 
     /// A turn that is over, with the answer from its thread if codexd received none: for example for a turn, or the end of a
@@ -57,37 +55,38 @@ impl Daemon {
     /// Without an app-server the turn is returned unchanged.
     pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
         let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
-        let (Ok(_), None) = (self.current_client(), &turn.text) else { return turn };
-        if !self.shared.skipped_items.mark_asked(&turn_id) {
+        let (Ok(_), None) = (self.core.current_client(), &turn.text) else { return turn };
+        if !self.table.mark_asked(&turn_id) {
             return turn;
         }
-        let daemon = self.clone();
-        let read = self.run(async move {
+        let reader = self.clone();
+        let read = self.core.run(async move {
             let answer = SkippedItem { id: None, kind: Some(items::AGENT_MESSAGE.to_owned()) };
-            daemon.shared.skipped_items.note(&turn_id, answer);
-            let read = daemon.read_items(&thread_id, &turn_id).await;
-            daemon.shared.skipped_items.done(&turn_id);
+            reader.table.note(&turn_id, answer);
+            let read = reader.read_items(&thread_id, &turn_id).await;
+            reader.table.done(&turn_id);
             if read.is_err() {
-                daemon.shared.skipped_items.unmark_asked(&turn_id);
+                reader.table.unmark_asked(&turn_id);
             }
             read
         });
         if let Err(error) = read.await {
             tracing::debug!(%error, turn_id = turn.turn_id, "failed to read the answer of a turn from its thread");
         }
-        self.state().turns.get(&turn.thread_id, &turn.turn_id).cloned().unwrap_or(turn)
+        self.core.state().turns.get(&turn.thread_id, &turn.turn_id).cloned().unwrap_or(turn)
     }
 
     async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
-        let client = self.wait_for_client().await?;
+        let client = self.core.wait_for_client().await?;
         let mut params =
             json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
         for _ in 0..MAX_PAGES {
-            let page: TurnPage = Daemon::call(&client, methods::THREAD_TURNS_LIST, &params).await?;
+            let page: TurnPage = call(&client, methods::THREAD_TURNS_LIST, &params).await?;
             if let Some(turn) = page.data.into_iter().find(|turn| turn.id == turn_id) {
-                let items = chosen(&self.shared.skipped_items.of(turn_id), turn.items);
+                let items = chosen(&self.table.of(turn_id), turn.items);
                 let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());
                 return self
+                    .core
                     .record_durably(move |state| {
                         let session = state.sessions.of_thread(&thread_id);
                         let session_id = session.map(|session| session.session_id.clone());

@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::codex::Availability;
 use crate::config::ConfigView;
 use crate::daemon::app_server::availability;
-use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::mcp_servers::FailedMcpServer;
+use crate::daemon::services::Daemon;
 use crate::daemon::status::view::DaemonView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
@@ -92,44 +92,42 @@ pub struct SessionView {
 impl Daemon {
     /// Whether turns can be taken now, and why not.
     pub fn readiness(&self) -> Readiness {
-        let reason = if self.shared.stopping.is_cancelled() {
+        let reason = if self.core.stopping.is_cancelled() {
             Some("codexd is stopping.".to_owned())
-        } else if let Some(error) = self.shared.recorder.view().storage_error() {
+        } else if let Some(error) = self.core.recorder.view().storage_error() {
             Some(format!("The event log cannot be written: {error}."))
         } else {
-            match &*self.shared.availability.borrow() {
+            match &*self.core.availability.borrow() {
                 // The record follows a moment later; readiness and record must agree.
                 Availability::Ready(_) if !self.is_recorded_as_running() => {
                     Some("The app-server is being started.".to_owned())
                 }
-                now => {
-                    availability::unavailable_reason(now).map(|_| self.shared.codex.health(now).sentence())
-                }
+                now => availability::unavailable_reason(now).map(|_| self.core.codex.health(now).sentence()),
             }
         };
         Readiness { ready: reason.is_none(), reason }
     }
 
     fn is_recorded_as_running(&self) -> bool {
-        matches!(self.state().daemon.child.state, ChildPhase::Running | ChildPhase::External)
+        matches!(self.core.state().daemon.child.state, ChildPhase::Running | ChildPhase::External)
     }
 
     /// Waits until the app-server was started, or could not be.
     pub async fn settled(&self) -> Readiness {
-        let mut availability = self.shared.availability.clone();
+        let mut availability = self.core.availability.clone();
         let is_settled = |now: &Availability| match now {
             Availability::Starting { .. } => false,
             Availability::Waiting(waiting) => waiting.until.is_some(),
             Availability::Ready(_) | Availability::Stopped { .. } => true,
         };
         let _ = availability.wait_for(is_settled).await;
-        self.shared.recorder.caught_up().await;
+        self.core.recorder.caught_up().await;
         self.readiness()
     }
 
     /// Everything at one moment.
     pub fn snapshot(&self) -> SnapshotView {
-        let view = self.shared.recorder.view();
+        let view = self.core.recorder.view();
         let (daemon, sessions_updated_at, sessions, through, recent) = {
             let state = view.state();
             let sessions: Vec<_> = state.sessions.iter().cloned().collect();
@@ -139,7 +137,7 @@ impl Daemon {
             (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, through, recent)
         };
         SnapshotView {
-            config: self.config().view(),
+            config: self.core.config.view(),
             identity: view.identity.clone(),
             recent_events: RecentView {
                 max_entries: view.recent,
@@ -147,7 +145,7 @@ impl Daemon {
                 events: recent.iter().map(event).collect(),
             },
             account: daemon.account.clone(),
-            daemon: DaemonView::of(self.config(), daemon),
+            daemon: DaemonView::of(&self.core.config, daemon),
             session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
             through,
         }
@@ -155,7 +153,7 @@ impl Daemon {
 
     /// One session with the newest events about it.
     pub fn session_view(&self, session_id: &str) -> Result<SessionView, DaemonError> {
-        let view = self.shared.recorder.view();
+        let view = self.core.recorder.view();
         let (session, queued_turns, requests, recent) = {
             let state = view.state();
             let queued: Vec<_> = state.private.queue(session_id).cloned().collect();
@@ -172,7 +170,7 @@ impl Daemon {
             named("sessionId") == Some(session_id) || is_in_thread("threadId") || is_in_thread("rootThreadId")
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
-        let mcp_servers = self.shared.codex.mcp_servers.of(session.thread_id.as_deref());
+        let mcp_servers = self.core.codex.mcp_servers.of(session.thread_id.as_deref());
         Ok(SessionView { recent_events, session, queued_turns, requests, mcp_servers })
     }
 }

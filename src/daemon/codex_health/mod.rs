@@ -12,7 +12,7 @@ mod facts;
     reason = "it is called on a thread of a pool, and by what starts the process on one"
 )]
 mod files;
-mod watch;
+pub(in crate::daemon) mod watch;
 
 use schemars::JsonSchema;
 use serde::Serialize;

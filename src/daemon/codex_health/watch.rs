@@ -7,7 +7,7 @@
 //! Files are checked before a turn is submitted, and once a second while the user may fix something in them; otherwise
 //! they are not checked.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,10 +16,10 @@ use super::files::Changes;
 use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
-use crate::codex::{Availability, Client, Waiting};
+use crate::codex::{Availability, Client, Supervisor, Waiting};
 use crate::config::find_program;
 use crate::daemon::app_server::read_response::decode;
-use crate::daemon::core::Daemon;
+use crate::daemon::core::Core;
 use crate::state::ChildEvent;
 
 /// The threads that check files of Codex.
@@ -33,47 +33,50 @@ const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a turn waits for an app-server that is started again for it.
 const RESTART_WAIT: Duration = Duration::from_secs(10);
 
-impl Daemon {
-    /// The health of Codex, and what to do.
-    pub fn codex(&self) -> CodexHealth {
-        self.shared.codex.health(&self.shared.availability.borrow())
-    }
+/// Keeps the health of Codex current; clones share all state.
+#[derive(Clone)]
+pub(in crate::daemon) struct CodexMonitor {
+    pub(in crate::daemon) core: Arc<Core>,
+    /// Taken when the daemon stops.
+    pub(in crate::daemon) supervisor: Arc<Mutex<Option<Supervisor>>>,
+}
 
+impl CodexMonitor {
     /// Watches until the daemon stops.
-    pub(in crate::daemon) async fn watch_codex(self) {
-        let mut availability = self.shared.availability.clone();
+    pub(in crate::daemon) async fn watch(self) {
+        let mut availability = self.core.availability.clone();
         let mut asked = 0;
         let mut recorded = CodexState::Ready;
         let mut file_check = tokio::time::interval(FILE_CHECK_INTERVAL);
         file_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let needs_restart = self.shared.codex.facts.needs_restart();
-            let is_wrong = !matches!(self.codex().state, CodexState::Ready | CodexState::Stopped);
+            let needs_restart = self.core.codex.facts.needs_restart();
+            let is_wrong = !matches!(self.core.codex_health().state, CodexState::Ready | CodexState::Stopped);
             tokio::select! {
                 changed = availability.changed() => if changed.is_err() { return },
-                () = self.shared.codex.changed.notified() => {
+                () = self.core.codex.changed.notified() => {
                     // At once, so that a file that is corrected a moment later is seen to have changed.
-                    if self.shared.codex.facts.has_refused_call() {
+                    if self.core.codex.facts.has_refused_call() {
                         self.check_config().await;
                     }
                 }
                 _ = file_check.tick(), if is_wrong => self.check_files().await,
                 () = tokio::time::sleep(RESTART_RETRY), if needs_restart => {}
-                () = self.shared.stopping.cancelled() => return,
+                () = self.core.stopping.cancelled() => return,
             }
             let now = availability.borrow_and_update().clone();
             if let Availability::Ready(client) = now
                 && client.generation() != asked
             {
                 asked = client.generation();
-                let (codex, generation) = (Arc::clone(&self.shared.codex), asked);
+                let (codex, generation) = (Arc::clone(&self.core.codex), asked);
                 client.observe(move |method, error| codex.answered(generation, method, error));
                 tokio::spawn(self.clone().read_account(client));
             }
-            if self.shared.codex.facts.needs_restart()
+            if self.core.codex.facts.needs_restart()
                 && self.restart_when_idle("The login was refused twice in a row").await
             {
-                self.shared.codex.facts.restarted();
+                self.core.codex.facts.restarted();
             }
             self.record_state(&mut recorded);
         }
@@ -81,14 +84,14 @@ impl Daemon {
 
     /// Records the health when it has changed and no other event shows it.
     fn record_state(&self, recorded: &mut CodexState) {
-        let health = self.codex();
+        let health = self.core.codex_health();
         if health.state == *recorded || !(health.state.has_event() || health.state == CodexState::Ready) {
             return;
         }
         *recorded = health.state;
         let CodexHealth { state, message, command, .. } = health;
         let state = state.name().to_owned();
-        self.shared.recorder.record(ChildEvent::CodexStateChanged { state, message, command });
+        self.core.recorder.record(ChildEvent::CodexStateChanged { state, message, command });
     }
 
     async fn read_account(self, client: Client) {
@@ -96,16 +99,16 @@ impl Daemon {
             client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), ACCOUNT_TIMEOUT).await;
         // An app-server without this method does not report its account.
         let answer = answer.and_then(|answer| decode(methods::ACCOUNT_READ, &answer)).unwrap_or_default();
-        self.shared.codex.facts.account(client.generation(), &answer);
-        self.shared.codex.changed.notify_one();
+        self.core.codex.facts.account(client.generation(), &answer);
+        self.core.codex.changed.notify_one();
     }
 
     /// What has changed of the files that the app-server read at its start.
     async fn changes(&self) -> Changes {
-        if !self.shared.codex.files.are_known() {
+        if !self.core.codex.files.are_known() {
             return Changes::default();
         }
-        let (codex, config) = (Arc::clone(&self.shared.codex), Arc::clone(&self.shared.config));
+        let (codex, config) = (Arc::clone(&self.core.codex), Arc::clone(&self.core.config));
         let check = move || {
             let server = &config.server;
             let program =
@@ -118,16 +121,16 @@ impl Daemon {
 
     /// Stores the state of the configuration file after a call was refused because of it.
     async fn check_config(&self) {
-        let codex = Arc::clone(&self.shared.codex);
+        let codex = Arc::clone(&self.core.codex);
         if let Ok(stamp) = FILES.run(FILE_CHECK_INTERVAL, move || codex.files.config_stamp()).await {
-            self.shared.codex.facts.config_seen(stamp);
+            self.core.codex.facts.config_seen(stamp);
         }
     }
 
     /// Does what follows from files that were changed while something is wrong.
     async fn check_files(&self) {
-        let now = self.shared.availability.borrow().clone();
-        let state = self.codex().state;
+        let now = self.core.availability.borrow().clone();
+        let state = self.core.codex_health().state;
         match now {
             Availability::Waiting(Waiting { until: Some(_), generation, .. }) => {
                 let changes = self.changes().await;
@@ -143,7 +146,7 @@ impl Daemon {
                 if changes.auth && matches!(state, CodexState::NoAccount | CodexState::LoginRefused) {
                     self.restart_when_idle("The login in auth.json has changed").await;
                 } else if changes.config && state == CodexState::ConfigBroken {
-                    if self.shared.codex.facts.now().config.is_some() {
+                    if self.core.codex.facts.now().config.is_some() {
                         self.restart_when_idle("config.toml has changed").await;
                     } else {
                         // It is read again for each thread that is started, so no restart is needed.
@@ -158,10 +161,11 @@ impl Daemon {
     /// Restarts the app-server if the login on disk has changed since its start; called before a turn is submitted. While
     /// a turn runs there is no restart, and the new turn uses the old login.
     pub(in crate::daemon) async fn renew_login(&self) {
-        if !matches!(*self.shared.availability.borrow(), Availability::Ready(_)) {
+        if !matches!(*self.core.availability.borrow(), Availability::Ready(_)) {
             return;
         }
-        let is_refused = || matches!(self.codex().state, CodexState::NoAccount | CodexState::LoginRefused);
+        let is_refused =
+            || matches!(self.core.codex_health().state, CodexState::NoAccount | CodexState::LoginRefused);
         let changes = self.changes().await;
         if changes.account || changes.auth && is_refused() {
             self.restart_when_idle("The login in auth.json has changed").await;
@@ -171,19 +175,19 @@ impl Daemon {
     /// Restarts the app-server if it is idle, and waits for the next connection, up to a limit.
     async fn restart_when_idle(&self, reason: &str) -> bool {
         // Every call to the app-server holds the gate for reading, so no call is in flight here.
-        let Ok(_exclusive) = self.shared.codex.gate.try_write() else { return false };
-        let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return false };
+        let Ok(_exclusive) = self.core.codex.gate.try_write() else { return false };
+        let Availability::Ready(client) = self.core.availability.borrow().clone() else { return false };
         let is_at_work = {
-            let state = self.state();
+            let state = self.core.state();
             state.turns.open().next().is_some() || state.requests.pending().next().is_some()
         };
-        if is_at_work || self.shared.codex.facts.has_failing_turn() || !self.owns_app_server() {
+        if is_at_work || self.core.codex.facts.has_failing_turn() || !self.owns_app_server() {
             return false;
         }
         let (generation, reason) = (client.generation(), reason.to_owned());
-        self.shared.recorder.record(ChildEvent::Restarting { generation, reason });
+        self.core.recorder.record(ChildEvent::Restarting { generation, reason });
         self.retire(client.generation());
-        let mut availability = self.shared.availability.clone();
+        let mut availability = self.core.availability.clone();
         let is_another = |now: &Availability| match now {
             Availability::Ready(next) => next.generation() > client.generation(),
             Availability::Starting { .. } => false,
@@ -196,13 +200,13 @@ impl Daemon {
 
     /// Has the app-server of this generation, or the pause after its end, followed by the next one at once.
     fn retire(&self, generation: u64) {
-        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(supervisor) = &*supervisor {
             supervisor.retire(generation);
         }
     }
 
     fn owns_app_server(&self) -> bool {
-        self.config().server.strategy == crate::config::ChildStrategy::Spawn
+        self.core.config.server.strategy == crate::config::ChildStrategy::Spawn
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A turn leaves its queue only when it starts or a client removes it. The session's record ([`Held`]) and the event
 //! `session.held` state what prevents the start; `session.released` states that the queue continues.
-//! The turn watcher calls [`Retries`]; HTTP handlers call [`Daemon::resume_queue`].
+//! The turn watcher calls [`Retries`]; HTTP handlers call `Queue::resume`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,11 +12,8 @@ use jiff::{Timestamp, Zoned};
 
 use crate::codex::protocol::notifications::{self, LastError};
 use crate::codex::protocol::{usage_limits, values};
-use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::status::SessionView;
-use crate::daemon::turns::require_active;
 use crate::state::{Held, HoldCause, NewEvent, Session, State};
 use crate::time::rfc3339_now;
 
@@ -132,57 +129,12 @@ fn is_recent(since: &str) -> bool {
     since.is_some_and(|since| Timestamp::now().duration_since(since).as_secs() < 1)
 }
 
-impl Daemon {
-    /// Records that a thread's queue is held, unless the same hold is recorded already.
-    pub(in crate::daemon) async fn hold(
-        &self,
-        thread_id: &str,
-        queue_id: &str,
-        cause: HoldCause,
-        error: &DaemonError,
-    ) -> Result<(), DaemonError> {
-        let held = Held {
-            cause,
-            reason: error.to_string(),
-            since: rfc3339_now(),
-            until: None,
-            automatic: cause.is_temporary(),
-            queue_id: matches!(cause, HoldCause::TurnRefused | HoldCause::OutcomeUnknown)
-                .then(|| queue_id.to_owned()),
-            turn_id: None,
-        };
-        let thread_id = thread_id.to_owned();
-        self.record_durably(move |state| {
-            let is_known = held_in(state, &thread_id).is_some_and(|known| {
-                (known.cause, &known.reason, &known.queue_id) == (held.cause, &held.reason, &held.queue_id)
-            });
-            if is_known { Vec::new() } else { hold_queue(state, &thread_id, &held) }
-        })
-        .await
-    }
-
-    /// Releases the queue of a session's thread at a client's request.
-    ///
-    /// The thread is opened first: if that fails, the error is returned and the queue stays held.
-    pub async fn resume_queue(&self, session_id: &str) -> Result<SessionView, DaemonError> {
-        require_active(self.session(session_id)?)?;
-        let (daemon, name) = (self.clone(), session_id.to_owned());
-        self.run(async move {
-            let (_thread_lock, session) = daemon.lock_session_thread(&name).await?;
-            let session = require_active(session)?;
-            if session.held.is_none() {
-                return Ok(());
-            }
-            let client = daemon.wait_for_client().await?;
-            let session = daemon.attach(&client, session).await?;
-            let thread_id = session.thread_id.clone().unwrap_or_default();
-            daemon
-                .record_durably(move |state| events::released(state, &thread_id, "A client resumed it."))
-                .await
-        })
-        .await?;
-        self.session_view(session_id)
-    }
+/// The events of a hold, none when the same hold is recorded already.
+pub(in crate::daemon) fn hold_once(state: &State, thread_id: &str, held: &Held) -> Vec<NewEvent> {
+    let is_known = held_in(state, thread_id).is_some_and(|known| {
+        (known.cause, &known.reason, &known.queue_id) == (held.cause, &held.reason, &held.queue_id)
+    });
+    if is_known { Vec::new() } else { hold_queue(state, thread_id, held) }
 }
 
 /// The events that hold the queue of a thread: one for each session whose turns wait in it.

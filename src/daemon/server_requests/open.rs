@@ -36,8 +36,8 @@ struct Waiting {
 }
 
 /// The open requests; shared by the handlers of events and the use cases that answer.
-#[derive(Debug, Default)]
 pub(in crate::daemon) struct OpenRequests {
+    pub(super) recorder: Recorder,
     table: Mutex<HashMap<String, Waiting>>,
 }
 
@@ -52,7 +52,6 @@ pub(in crate::daemon) enum ClaimResult {
 }
 
 /// A claim on one request; dropped before [`Claim::recorded`], it leaves the request open.
-#[derive(Debug)]
 pub(in crate::daemon) struct Claim {
     requests: Arc<OpenRequests>,
     request_id: String,
@@ -82,6 +81,10 @@ impl Drop for Claim {
 }
 
 impl OpenRequests {
+    pub(in crate::daemon) fn new(recorder: Recorder) -> Self {
+        Self { recorder, table: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,21 +114,21 @@ impl OpenRequests {
     /// The app-server no longer waits for this answer.
     ///
     /// It reports answered requests too; their end is recorded by the caller that answered.
-    pub(in crate::daemon) fn resolved_by_app_server(&self, recorder: &Recorder, generation: u64, id: &str) {
+    pub(in crate::daemon) fn resolved_by_app_server(&self, generation: u64, id: &str) {
         let is_it = |open: &OpenRequest| open.generation == generation && open.id.get() == id;
         let reason = "The app-server no longer waits for it.";
-        self.end(recorder, is_it, ResolvedBy::AppServer, reason);
+        self.end(is_it, ResolvedBy::AppServer, reason);
     }
 
     /// A turn is over, and with it what it waited for.
-    pub(in crate::daemon) fn ended_with_turn(&self, recorder: &Recorder, generation: u64, turn_id: &str) {
+    pub(in crate::daemon) fn ended_with_turn(&self, generation: u64, turn_id: &str) {
         let of_turn =
             |open: &OpenRequest| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
-        self.end(recorder, of_turn, ResolvedBy::TurnEnd, "Its turn is over.");
+        self.end(of_turn, ResolvedBy::TurnEnd, "Its turn is over.");
     }
 
     /// Resolves unclaimed requests, and sends that to the recorder before another caller sees the table.
-    fn end(&self, recorder: &Recorder, is_over: impl Fn(&OpenRequest) -> bool, by: ResolvedBy, reason: &str) {
+    fn end(&self, is_over: impl Fn(&OpenRequest) -> bool, by: ResolvedBy, reason: &str) {
         let mut table = self.lock();
         let over = |waiting: &Waiting| waiting.claimed.is_none() && is_over(&waiting.open);
         let ended: Vec<_> = table
@@ -141,7 +144,7 @@ impl OpenRequests {
                 decision: None,
                 reason: Some(reason.to_owned()),
             };
-            recorder.send(Input::Build(Box::new(move |state| {
+            self.recorder.send(Input::Build(Box::new(move |state| {
                 let request = state.requests.get(&resolution.request_id);
                 vec![events::request_resolved(request.map(|request| &**request), &resolution)]
             })));

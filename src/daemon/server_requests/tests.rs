@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::super::tests::{TestRecorder, config};
 use super::open::{Claim, ClaimResult, OpenRequests};
-use super::{FollowUp, RequestDefaults, claim_or_wait, record_resolution, resolution, wait_for_expiry};
+use super::{FollowUp, RequestDefaults, record_resolution, resolution, wait_for_expiry};
 use crate::codex::rpc::wire::RequestId;
 use crate::daemon::recorder::handle::Recorder;
 use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
@@ -26,12 +26,12 @@ impl Stage {
     fn start() -> Self {
         let directory = TempDir::new().unwrap();
         let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
-        let open = Arc::new(OpenRequests::default());
+        let open = Arc::new(OpenRequests::new(test_recorder.recorder.clone()));
         let id: RequestId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });
         let method = "item/commandExecution/requestApproval";
         let defaults = RequestDefaults { timeout: Duration::from_secs(600), has_other_clients: false };
-        let asked = open.open(&test_recorder.recorder, 1, id, method, params, defaults);
+        let asked = open.open(1, id, method, params, defaults);
         let FollowUp::WatchRequest { request_id } = asked else { panic!("{asked:?}") };
         Self { test_recorder, open, request_id, _directory: directory }
     }
@@ -63,11 +63,11 @@ impl Stage {
 async fn second_claim_waits_for_the_record_of_the_first() {
     let stage = Stage::start();
     let first = stage.claim();
-    let mut second = std::pin::pin!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id));
+    let mut second = std::pin::pin!(stage.open.claim_or_wait(&stage.request_id));
     // The recorder processes the inputs of the second one before this one.
     tokio::select! {
         biased;
-        won = &mut second => panic!("returned {won:?} while the request is {:?}", stage.shown().status),
+        _ = &mut second => panic!("returned while the request is {:?}", stage.shown().status),
         () = stage.recorder().caught_up() => {}
     }
     let (second, ()) = tokio::join!(second, stage.accept(first));
@@ -80,12 +80,12 @@ async fn second_claim_waits_for_the_record_of_the_first() {
 async fn dropped_claim_lets_the_second_claim_succeed() {
     let stage = Stage::start();
     let first = stage.claim();
-    let second = claim_or_wait(&stage.open, stage.recorder(), &stage.request_id);
+    let second = stage.open.claim_or_wait(&stage.request_id);
     let fail = async { drop(first) };
     let (second, ()) = tokio::join!(second, fail);
     stage.accept(second.unwrap()).await;
     assert_eq!(stage.shown().decision, Some(json!("accept")));
-    assert!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
+    assert!(stage.open.claim_or_wait(&stage.request_id).await.is_none());
     stage.test_recorder.recorder.stop().await;
 }
 
@@ -94,10 +94,10 @@ async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() 
     for by in [ResolvedBy::AppServer, ResolvedBy::TurnEnd] {
         let stage = Stage::start();
         match by {
-            ResolvedBy::AppServer => stage.open.resolved_by_app_server(stage.recorder(), 1, "7"),
-            _ => stage.open.ended_with_turn(stage.recorder(), 1, "u"),
+            ResolvedBy::AppServer => stage.open.resolved_by_app_server(1, "7"),
+            _ => stage.open.ended_with_turn(1, "u"),
         }
-        assert!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
+        assert!(stage.open.claim_or_wait(&stage.request_id).await.is_none());
         assert_eq!(
             (stage.shown().status, stage.shown().resolved_by),
             (ServerRequestStatus::Resolved, Some(by))
@@ -110,8 +110,8 @@ async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() 
 async fn claimed_request_is_not_resolved_again_by_the_app_server() {
     let stage = Stage::start();
     let first = stage.claim();
-    stage.open.resolved_by_app_server(stage.recorder(), 1, "7");
-    stage.open.ended_with_turn(stage.recorder(), 1, "u");
+    stage.open.resolved_by_app_server(1, "7");
+    stage.open.ended_with_turn(1, "u");
     stage.accept(first).await;
     assert_eq!(stage.shown().resolved_by, Some(ResolvedBy::Client));
     let lines = stage.recorder().view().log.recent(100);

@@ -8,8 +8,10 @@ use serde_json::json;
 
 use crate::codex::Client;
 use crate::codex::protocol::methods;
-use crate::daemon::core::Daemon;
-use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT};
+use crate::daemon::turns::Turns;
+use crate::daemon::turns::sandboxes::{
+    SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
+};
 use crate::state::{Session, State};
 
 /// How long to wait for interrupted turns to end; Codex takes about 10 ms (measured).
@@ -42,12 +44,12 @@ fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(Stri
     }
 }
 
-impl Daemon {
+impl Turns {
     /// A turn that runs in what descends from the turns of a session.
     pub(in crate::daemon) fn running_descendant(&self, session: &Session) -> Option<String> {
         let thread_id = session.thread_id.as_deref()?;
         let scope = DescendantScope::Session(session.session_id.clone());
-        running(&self.state(), thread_id, &scope).into_iter().next().map(|(_, turn_id)| turn_id)
+        running(&self.core.state(), thread_id, &scope).into_iter().next().map(|(_, turn_id)| turn_id)
     }
 
     /// Interrupts the turns of sub-agents, and those that they begin meanwhile; waits for their ends, 5 s at most.
@@ -58,11 +60,11 @@ impl Daemon {
         scope: DescendantScope,
     ) {
         let stopped = async {
-            let mut news = self.shared.recorder.view().log.news();
+            let mut news = self.core.recorder.view().log.news();
             let mut interrupted = HashSet::new();
             loop {
                 news.borrow_and_update();
-                let running = running(&self.state(), thread_id, &scope);
+                let running = running(&self.core.state(), thread_id, &scope);
                 if running.is_empty() {
                     return;
                 }
@@ -71,20 +73,13 @@ impl Daemon {
                     if interrupted.contains(&turn_id) {
                         continue;
                     }
-                    self.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
+                    end_sandboxes(&self.core.config, &thread_id, SANDBOX_GRACE_BEFORE_INTERRUPT).await;
                     let params = json!({ "threadId": thread_id, "turnId": turn_id });
                     match client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await {
                         Ok(_) => {
                             interrupted.insert(turn_id);
-                            self.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_AFTER_INTERRUPT).await;
-                            let params = json!({ "threadId": thread_id });
-                            let _ = client
-                                .call(
-                                    methods::THREAD_BACKGROUND_TERMINALS_CLEAN,
-                                    &params,
-                                    client.call_timeout(),
-                                )
-                                .await;
+                            end_sandboxes(&self.core.config, &thread_id, SANDBOX_GRACE_AFTER_INTERRUPT).await;
+                            let _ = clean_terminals(client, &thread_id).await;
                         }
                         // It may not have started, or may be over; the next event shows which.
                         Err(error) => {
@@ -103,4 +98,12 @@ impl Daemon {
             tracing::warn!(thread_id, "turns of sub-agents were interrupted and have not ended");
         }
     }
+}
+
+/// Ends the background commands of a thread; the error states why they may still run.
+pub(in crate::daemon) async fn clean_terminals(client: &Client, thread_id: &str) -> Result<(), String> {
+    let params = json!({ "threadId": thread_id });
+    let method = methods::THREAD_BACKGROUND_TERMINALS_CLEAN;
+    let cleaned = client.call(method, &params, client.call_timeout()).await;
+    cleaned.map(drop).map_err(|error| error.to_string())
 }

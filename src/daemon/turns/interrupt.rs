@@ -10,13 +10,15 @@ use serde_json::json;
 
 use crate::codex::Client;
 use crate::codex::protocol::{errors, methods};
-use crate::daemon::core::Daemon;
+use crate::daemon::core::require_active;
 use crate::daemon::error::DaemonError;
-use crate::daemon::turns::descendants::DescendantScope;
-use crate::daemon::turns::require_active;
-use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT};
+use crate::daemon::turns::Turns;
+use crate::daemon::turns::descendants::{DescendantScope, clean_terminals};
+use crate::daemon::turns::sandboxes::{
+    SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
+};
 use crate::daemon::turns::submission::{Progress, Submission};
-use crate::state::{HoldCause, Session, Turn};
+use crate::state::{HoldCause, Phase, QueuedTurn, Session, State, Turn};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
 const INTERRUPT_WAIT_LIMIT: Duration = Duration::from_secs(5);
@@ -46,7 +48,7 @@ pub(in crate::daemon) enum Stopped {
     NoTurn,
 }
 
-impl Daemon {
+impl Turns {
     /// Interrupts the turn that runs in a session's thread or is submitted to it, and ends the commands that it
     /// started.
     ///
@@ -55,15 +57,15 @@ impl Daemon {
     /// Returns after 5 s at most; the interrupt is retried until the turn is over.
     /// With `turn_id`, only that turn is interrupted.
     /// A closed session is rejected with [`DaemonError::SessionNotActive`] when the turn was not started by it.
-    pub async fn interrupt_turn(
+    pub async fn interrupt(
         &self,
         session_id: &str,
         turn_id: Option<&str>,
     ) -> Result<Interrupted, DaemonError> {
-        let session = self.session(session_id)?;
+        let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
-        let running = self.state().turns.running(&thread_id).cloned();
-        let submission = self.shared.submissions.in_thread(&thread_id);
+        let running = self.core.state().turns.running(&thread_id).cloned();
+        let submission = self.starter.submissions.in_thread(&thread_id);
         // A closed session may stop its own turn only, not that of another session of the thread.
         let owner = match (&running, &submission) {
             (Some(turn), _) => Some(turn.started_by.as_deref()),
@@ -93,7 +95,7 @@ impl Daemon {
         };
         match self.stop_in_time(&thread_id, target.clone()).await? {
             Some(Stopped::Turn { turn_id, cleaned }) => {
-                let turn = self.turn(session_id, &turn_id).await?;
+                let turn = self.get(session_id, &turn_id).await?;
                 Ok(Interrupted {
                     pending: !turn.is_over(),
                     turn: Some(turn),
@@ -106,7 +108,7 @@ impl Daemon {
             }
             None => {
                 let turn = match target.turn_id() {
-                    Some(turn_id) => Some(self.turn(session_id, &turn_id).await?),
+                    Some(turn_id) => Some(self.get(session_id, &turn_id).await?),
                     None => None,
                 };
                 let reason =
@@ -122,23 +124,21 @@ impl Daemon {
         session: Arc<Session>,
         last: String,
     ) -> Result<Interrupted, DaemonError> {
-        let daemon = self.clone();
-        self.run(async move {
-            let thread_id = session.thread_id.clone().unwrap_or_default();
-            let client = daemon.wait_for_client().await?;
-            daemon.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
-            let turn = daemon.turn(&session.session_id, &last).await?;
-            daemon.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_AFTER_INTERRUPT).await;
-            let scope = DescendantScope::Session(session.session_id.clone());
-            daemon.stop_descendants(&client, &thread_id, scope).await;
-            let params = json!({ "threadId": thread_id });
-            let cleaned =
-                client.call(methods::THREAD_BACKGROUND_TERMINALS_CLEAN, &params, client.call_timeout()).await;
-            let reason = cleaned.err().map(|error| error.to_string());
-            let commands_ended = reason.is_none();
-            Ok(Interrupted { turn: Some(turn), pending: false, commands_ended, reason })
-        })
-        .await
+        let turns = self.clone();
+        self.core
+            .run(async move {
+                let thread_id = session.thread_id.clone().unwrap_or_default();
+                let client = turns.core.wait_for_client().await?;
+                end_sandboxes(&turns.core.config, &thread_id, SANDBOX_GRACE_BEFORE_INTERRUPT).await;
+                let turn = turns.get(&session.session_id, &last).await?;
+                end_sandboxes(&turns.core.config, &thread_id, SANDBOX_GRACE_AFTER_INTERRUPT).await;
+                let scope = DescendantScope::Session(session.session_id.clone());
+                turns.stop_descendants(&client, &thread_id, scope).await;
+                let reason = clean_terminals(&client, &thread_id).await.err();
+                let commands_ended = reason.is_none();
+                Ok(Interrupted { turn: Some(turn), pending: false, commands_ended, reason })
+            })
+            .await
     }
 
     /// Stops a turn or a submission; `None` when that takes longer than the wait limit; it continues in the background.
@@ -147,8 +147,8 @@ impl Daemon {
         thread_id: &str,
         target: Target,
     ) -> Result<Option<Stopped>, DaemonError> {
-        let (daemon, thread_id) = (self.clone(), thread_id.to_owned());
-        let stopping = self.run(async move { daemon.stop_target(&thread_id, target).await });
+        let (turns, thread_id) = (self.clone(), thread_id.to_owned());
+        let stopping = self.core.run(async move { turns.stop_target(&thread_id, target).await });
         match tokio::time::timeout(INTERRUPT_WAIT_LIMIT, stopping).await {
             Ok(stopped) => stopped.map(Some),
             Err(_) => Ok(None),
@@ -166,7 +166,7 @@ impl Daemon {
                 let is_known = |progress: &Progress| *progress != Progress::Sent;
                 let known = tokio::select! {
                     known = progress.wait_for(is_known) => known.map(|known| known.clone()).ok(),
-                    () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+                    () = self.core.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
                 };
                 match known {
                     Some(Progress::Accepted(turn_id)) => turn_id,
@@ -175,17 +175,14 @@ impl Daemon {
             }
         };
         // The record of a turn follows its acceptance.
-        self.shared.recorder.caught_up().await;
-        let client = self.wait_for_client().await?;
-        self.end_sandboxes(Some(thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
+        self.core.recorder.caught_up().await;
+        let client = self.core.wait_for_client().await?;
+        end_sandboxes(&self.core.config, thread_id, SANDBOX_GRACE_BEFORE_INTERRUPT).await;
         self.interrupt_until_accepted(&client, thread_id, &turn_id).await?;
         self.wait_until_over(thread_id, &turn_id, INTERRUPT_WAIT_LIMIT).await;
-        self.end_sandboxes(Some(thread_id), SANDBOX_GRACE_AFTER_INTERRUPT).await;
+        end_sandboxes(&self.core.config, thread_id, SANDBOX_GRACE_AFTER_INTERRUPT).await;
         self.stop_descendants(&client, thread_id, DescendantScope::Turn(turn_id.clone())).await;
-        let params = json!({ "threadId": thread_id });
-        let cleaned =
-            client.call(methods::THREAD_BACKGROUND_TERMINALS_CLEAN, &params, client.call_timeout()).await;
-        Ok(Stopped::Turn { turn_id, cleaned: cleaned.map(drop).map_err(|error| error.to_string()) })
+        Ok(Stopped::Turn { turn_id, cleaned: clean_terminals(&client, thread_id).await })
     }
 
     /// Sends `turn/interrupt` until Codex accepts it or the turn is over.
@@ -198,13 +195,13 @@ impl Daemon {
         let params = json!({ "threadId": thread_id, "turnId": turn_id });
         let mut pause = MIN_RETRY_PAUSE;
         loop {
-            let before = self.phase_of(thread_id, turn_id);
+            let before = phase_of(&self.core.state(), thread_id, turn_id);
             let Err(error) = client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await
             else {
                 return Ok(());
             };
             // The turn may have ended by itself in the meantime.
-            self.shared.recorder.caught_up().await;
+            self.core.recorder.caught_up().await;
             if self.is_over(thread_id, turn_id) {
                 return Ok(());
             }
@@ -215,62 +212,32 @@ impl Daemon {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_RETRY_PAUSE),
-                () = self.wait_for_phase_change(thread_id, turn_id, before) => {}
-                () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+                changed = self.core.when(|state| (phase_of(state, thread_id, turn_id) != before).then_some(())) => {
+                    changed.ok_or(DaemonError::ShuttingDown)?;
+                }
             }
         }
-    }
-
-    fn phase_of(&self, thread_id: &str, turn_id: &str) -> Option<crate::state::Phase> {
-        self.state().turns.get(thread_id, turn_id).map(|turn| turn.phase)
     }
 
     /// Whether a turn is known to be over.
     fn is_over(&self, thread_id: &str, turn_id: &str) -> bool {
-        self.state().turns.get(thread_id, turn_id).is_some_and(|turn| turn.is_over())
-    }
-
-    /// Waits until a turn is in another phase.
-    async fn wait_for_phase_change(
-        &self,
-        thread_id: &str,
-        turn_id: &str,
-        before: Option<crate::state::Phase>,
-    ) {
-        let mut news = self.shared.recorder.view().log.news();
-        loop {
-            news.borrow_and_update();
-            if self.phase_of(thread_id, turn_id) != before || news.changed().await.is_err() {
-                return;
-            }
-        }
+        self.core.state().turns.get(thread_id, turn_id).is_some_and(|turn| turn.is_over())
     }
 
     /// Waits until a turn is over, at most `limit`.
     pub(in crate::daemon) async fn wait_until_over(&self, thread_id: &str, turn_id: &str, limit: Duration) {
-        let over = async {
-            let mut news = self.shared.recorder.view().log.news();
-            loop {
-                news.borrow_and_update();
-                if self.is_over(thread_id, turn_id) || news.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            _ = tokio::time::timeout(limit, over) => {}
-            () = self.shared.stopping.cancelled() => {}
-        }
+        let is_over = |state: &State| state.turns.get(thread_id, turn_id)?.is_over().then_some(());
+        let _ = tokio::time::timeout(limit, self.core.when(is_over)).await;
     }
 
     /// Removes a waiting turn from its session's queue; when this returns `false`, its removal is on disk.
     ///
     /// A turn that is being submitted is interrupted; `true` means that it is not over yet and the interrupt is pending.
-    pub async fn withdraw_turn(&self, session_id: &str, queue_id: &str) -> Result<bool, DaemonError> {
-        let session = self.session(session_id)?;
+    pub async fn withdraw(&self, session_id: &str, queue_id: &str) -> Result<bool, DaemonError> {
+        let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
         let is_it = |submission: &Arc<Submission>| submission.queue_id.as_deref() == Some(queue_id);
-        if let Some(submission) = self.shared.submissions.in_thread(&thread_id).filter(is_it) {
+        if let Some(submission) = self.starter.submissions.in_thread(&thread_id).filter(is_it) {
             let stopped = self.stop_in_time(&thread_id, Target::Submission(submission)).await?;
             return Ok(match stopped {
                 None => true,
@@ -288,36 +255,31 @@ impl Daemon {
 
     /// Rejects a waiting turn; one that was submitted before and did start is interrupted.
     async fn remove_from_queue(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
-        let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
-        self.run(async move {
-            let (_thread_lock, session) = daemon.lock_session_thread(&session_id).await?;
-            let Some(waiting) = daemon.waiting(&session_id, &queue_id) else { return Ok(()) };
-            // The app-server may have it, and that cannot be found out.
-            let is_outcome_unknown = session.held.as_ref().is_some_and(|held| {
-                held.cause == HoldCause::OutcomeUnknown && held.queue_id.as_deref() == Some(&queue_id)
-            });
-            if waiting.submitted
-                && !is_outcome_unknown
-                && let Some(turn_id) = daemon.find_queued(&session, &waiting).await?
-            {
-                let thread_id = session.thread_id.clone().unwrap_or_default();
-                daemon.stop_target(&thread_id, Target::Turn(turn_id)).await?;
-                return Ok(());
-            }
-            daemon
-                .record_withdrawal(
-                    &session_id,
-                    Some(&queue_id),
-                    None,
-                    waiting.submitted && is_outcome_unknown,
-                )
-                .await
-        })
-        .await
+        let (turns, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
+        self.core
+            .run(async move {
+                let (_thread_lock, session) = turns.threads.lock_of_session(&session_id).await?;
+                let Some(waiting) = turns.waiting(&session_id, &queue_id) else { return Ok(()) };
+                // The app-server may have it, and that cannot be found out.
+                let is_outcome_unknown = session.held.as_ref().is_some_and(|held| {
+                    held.cause == HoldCause::OutcomeUnknown && held.queue_id.as_deref() == Some(&queue_id)
+                });
+                if waiting.submitted
+                    && !is_outcome_unknown
+                    && let Some(turn_id) = turns.queue.find_queued(&session, &waiting).await?
+                {
+                    let thread_id = session.thread_id.clone().unwrap_or_default();
+                    turns.stop_target(&thread_id, Target::Turn(turn_id)).await?;
+                    return Ok(());
+                }
+                let is_unknown = waiting.submitted && is_outcome_unknown;
+                turns.starter.record_withdrawal(&session_id, Some(&queue_id), None, is_unknown).await
+            })
+            .await
     }
 
-    fn waiting(&self, session_id: &str, queue_id: &str) -> Option<crate::state::QueuedTurn> {
-        self.state().private.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
+    fn waiting(&self, session_id: &str, queue_id: &str) -> Option<QueuedTurn> {
+        self.core.state().private.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
     }
 
     fn require_waiting(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
@@ -331,18 +293,22 @@ impl Daemon {
     }
 
     /// The turn to end with a session: the session's turn, or any turn for the last active session of the thread.
-    pub(in crate::daemon) fn turn_of_session(&self, session: &Session) -> Option<Target> {
+    pub(in crate::daemon) fn of_session(&self, session: &Session) -> Option<Target> {
         let thread_id = session.thread_id.as_deref()?;
-        let state = self.state();
+        let state = self.core.state();
         let is_last =
             state.sessions.active_in_thread(thread_id).all(|other| other.session_id == session.session_id);
         if let Some(turn) = state.turns.running(thread_id) {
             let is_own = turn.started_by.as_ref() == Some(&session.session_id);
             return (is_own || is_last).then(|| Target::Turn(turn.turn_id.clone()));
         }
-        let submission = self.shared.submissions.in_thread(thread_id)?;
+        let submission = self.starter.submissions.in_thread(thread_id)?;
         (submission.session_id == session.session_id).then_some(Target::Submission(submission))
     }
+}
+
+fn phase_of(state: &State, thread_id: &str, turn_id: &str) -> Option<Phase> {
+    state.turns.get(thread_id, turn_id).map(|turn| turn.phase)
 }
 
 /// The target of an interrupt.

@@ -8,48 +8,49 @@ use tokio::time::Instant;
 
 use crate::codex::protocol::responses::TurnPage;
 use crate::codex::protocol::{items, methods, values};
-use crate::daemon::core::Daemon;
+use crate::daemon::app_server::calls::call;
 use crate::daemon::error::DaemonError;
+use crate::daemon::turns::Turns;
 use crate::state::turn::item_summary;
 use crate::state::{Phase, Session, Turn};
 
 /// How many turns each page has when a thread is searched for a turn.
 const PAGE_SIZE: u32 = 100;
 
-impl Daemon {
+impl Turns {
     /// One turn; one without a record, such as an old one, is read from the app-server.
-    pub async fn turn(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
-        let session = self.session(session_id)?;
+    pub async fn get(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
+        let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
-        let known = self.state().turns.get(thread_id, turn_id).cloned();
+        let known = self.core.state().turns.get(thread_id, turn_id).cloned();
         if let Some(turn) = known {
             if !turn.is_over() {
                 return Ok(turn);
             }
-            if !self.shared.skipped_items.has(turn_id) {
-                return Ok(self.with_answer(turn).await);
+            if !self.skipped_items.table.has(turn_id) {
+                return Ok(self.skipped_items.with_answer(turn).await);
             }
             // The turn is complete when its skipped items are read.
-            self.shared.skipped_items.read(turn_id).await;
-            return self.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Internal);
+            self.skipped_items.table.read(turn_id).await;
+            return self.core.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Internal);
         }
-        let daemon = self.clone();
+        let turns = self.clone();
         let turn_id = turn_id.to_owned();
-        self.run(async move { daemon.turn_of_app_server(session, &turn_id).await }).await
+        self.core.run(async move { turns.turn_of_app_server(session, &turn_id).await }).await
     }
 
     /// One turn, as it is when it ends or when the time is up.
-    pub async fn turn_when_over(
+    pub async fn get_when_over(
         &self,
         session_id: &str,
         turn_id: &str,
         timeout: Duration,
     ) -> Result<Arc<Turn>, DaemonError> {
         let deadline = Instant::now() + timeout;
-        let mut news = self.shared.recorder.view().log.news();
+        let mut news = self.core.recorder.view().log.news();
         loop {
             news.borrow_and_update();
-            let turn = self.turn(session_id, turn_id).await?;
+            let turn = self.get(session_id, turn_id).await?;
             if turn.is_over() {
                 return Ok(turn);
             }
@@ -58,7 +59,7 @@ impl Daemon {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => return Ok(turn),
                 },
-                () = self.shared.stopping.cancelled() => return Ok(turn),
+                () = self.core.stopping.cancelled() => return Ok(turn),
             }
         }
     }
@@ -76,7 +77,7 @@ impl Daemon {
         if session.last_turn_id.is_none() {
             return Err(unknown());
         }
-        let client = self.wait_for_client().await?;
+        let client = self.core.wait_for_client().await?;
         let mut cursor = Value::Null;
         loop {
             let mut params =
@@ -84,7 +85,7 @@ impl Daemon {
             if !cursor.is_null() {
                 params["cursor"] = cursor;
             }
-            let page: TurnPage = Daemon::call(&client, methods::THREAD_TURNS_LIST, &params).await?;
+            let page: TurnPage = call(&client, methods::THREAD_TURNS_LIST, &params).await?;
             if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
                 let last = found.items.iter().rev().find(|item| items::is_agent_message(item));
                 let text = last.and_then(items::agent_message);

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::codex;
-use crate::config::ChildStrategy;
-use crate::daemon::core::Daemon;
+use crate::config::{ChildStrategy, Config};
 
 /// How long the sandboxes of commands may take to end before their turn is interrupted; they need 20 to 50 ms (measured on
 /// 0.169.0 and 0.171.0).
@@ -14,13 +13,11 @@ use crate::daemon::core::Daemon;
 pub(in crate::daemon) const SANDBOX_GRACE_BEFORE_INTERRUPT: Duration = Duration::from_millis(200);
 /// The same after the interrupt, before what still runs is ended.
 pub(in crate::daemon) const SANDBOX_GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(1);
-impl Daemon {
-    /// Lets the sandboxes in which commands of this thread run remove the files they created in the user's directories;
-    /// Codex ends them without giving them time for that.
-    pub(in crate::daemon) async fn end_sandboxes(&self, thread_id: Option<&str>, grace: Duration) {
-        let is_ours = self.config().server.strategy != ChildStrategy::External;
-        if let Some(thread_id) = thread_id.filter(|_| is_ours) {
-            codex::end_sandboxes(thread_id, grace).await;
-        }
+
+/// Lets the sandboxes in which commands of this thread run remove the files they created in the user's directories;
+/// Codex ends them without giving them time for that.
+pub(in crate::daemon) async fn end_sandboxes(config: &Config, thread_id: &str, grace: Duration) {
+    if config.server.strategy != ChildStrategy::External {
+        codex::end_sandboxes(thread_id, grace).await;
     }
 }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::codex::Client;
 use crate::codex::protocol::responses::{ThreadStatusRead, TurnPage};
 use crate::codex::protocol::{methods, values};
+use crate::daemon::app_server::calls::call;
 use crate::daemon::app_server::read_response::newest_turns;
-use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 
@@ -75,7 +75,7 @@ pub(in crate::daemon) async fn read_thread(
     unsupported: &UnsupportedMethods,
 ) -> Result<ThreadReport, DaemonError> {
     let params = json!({ "threadId": thread_id });
-    let status = Daemon::call::<ThreadStatusRead>(client, methods::THREAD_READ, &params).await;
+    let status = call::<ThreadStatusRead>(client, methods::THREAD_READ, &params).await;
     let status = status.map(|answer| answer.is_active());
     if let Err(error) = &status {
         unsupported.note(client.generation(), error);
@@ -85,12 +85,9 @@ pub(in crate::daemon) async fn read_thread(
     {
         return status.map(|is_active| ThreadReport { is_active, turns: Vec::new() });
     }
-    let listed = Daemon::call::<TurnPage>(
-        client,
-        methods::THREAD_TURNS_LIST,
-        &newest_turns(thread_id, NEWEST_TURNS_LIMIT),
-    )
-    .await;
+    let listed =
+        call::<TurnPage>(client, methods::THREAD_TURNS_LIST, &newest_turns(thread_id, NEWEST_TURNS_LIMIT))
+            .await;
     let turns: Vec<_> = match listed {
         Ok(turns) => turns.data.into_iter().map(|turn| (turn.id, turn.status, turn.error)).collect(),
         Err(error) if error.is_refusal() && status.is_ok() => Vec::new(),

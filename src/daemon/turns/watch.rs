@@ -2,17 +2,20 @@
 //! turns.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::codex::Availability;
-use crate::daemon::core::Daemon;
+use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
+use crate::daemon::queue::Queue;
 use crate::daemon::queue::held::Retries;
+use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::settlement::{Verdict, read_thread};
+use crate::daemon::unsupported_methods::UnsupportedMethods;
 use crate::state::{Turn, TurnEvent};
 
 /// How long the completion of a turn may come after its thread reported that it is idle; normally it is a few ms (measured).
@@ -74,30 +77,48 @@ impl UnderWay {
     }
 }
 
-impl Daemon {
-    /// Watches the turns of all threads until the daemon stops.
-    pub(in crate::daemon) async fn watch_turns(self) {
-        let mut news = self.shared.recorder.view().log.news();
-        let mut availability = self.shared.availability.clone();
-        let stall = self.config().limits.stall_timeout;
+/// Watches the turns of all threads; clones share all state.
+#[derive(Clone)]
+pub(in crate::daemon) struct TurnWatch {
+    core: Arc<Core>,
+    queue: Queue,
+    activity: Arc<Activity>,
+    unsupported_methods: Arc<UnsupportedMethods>,
+    state: Arc<Mutex<Watch>>,
+}
+
+impl TurnWatch {
+    pub(in crate::daemon) fn new(core: &Arc<Core>, queue: &Queue, activity: Arc<Activity>) -> Self {
+        let (unsupported_methods, state) = Default::default();
+        Self { core: Arc::clone(core), queue: queue.clone(), activity, unsupported_methods, state }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watch> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches until the daemon stops.
+    pub(in crate::daemon) async fn run(self) {
+        let mut news = self.core.recorder.view().log.news();
+        let mut availability = self.core.availability.clone();
+        let stall = self.core.config.limits.stall_timeout;
         let mut tick =
             tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), SILENCE_CHECK_INTERVAL));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let watch = Arc::new(Mutex::new(Watch::default()));
         let done = Arc::new(Notify::new());
         let mut retries = Retries::default();
         // A slow start must not delay a check, nor the other way round.
         let (starting, checking) = (UnderWay::new(&done), UnderWay::new(&done));
         loop {
-            let any_turn_runs = self.state().turns.open().next().is_some();
-            let due = self.note_turns(&watch).into_iter().chain(retries.next()).min();
+            let any_turn_runs = self.core.state().turns.open().next().is_some();
+            let due = self.note_turns().into_iter().chain(retries.next()).min();
             tokio::select! {
                 changed = news.changed() => if changed.is_err() { return },
                 changed = availability.changed() => if changed.is_err() { return },
                 () = done.notified() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
-                _ = tick.tick(), if any_turn_runs => self.report_silent_turns(&watch, stall),
-                () = self.shared.stopping.cancelled() => return,
+                _ = tick.tick(), if any_turn_runs => self.report_silent_turns(stall),
+                () = self.core.stopping.cancelled() => return,
             }
             let generation = match &*availability.borrow_and_update() {
                 Availability::Ready(client) => Some(client.generation()),
@@ -105,7 +126,7 @@ impl Daemon {
             };
             if let Some(generation) = generation {
                 self.start_waiting_turns(&starting, &mut retries, generation);
-                self.check_due_threads(&checking, &watch);
+                self.check_due_threads(&checking);
             }
         }
     }
@@ -113,7 +134,7 @@ impl Daemon {
     /// Starts the next turn of each queue whose thread is idle, unless the queue is held and no retry is due.
     fn start_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
         let threads: Vec<String> = {
-            let state = self.state();
+            let state = self.core.state();
             let queued = state.queued_threads();
             retries.keep(&queued);
             let idle = queued.into_iter().filter(|thread_id| state.turns.running(thread_id).is_none());
@@ -122,17 +143,17 @@ impl Daemon {
                 .collect()
         };
         for thread_id in threads {
-            self.once(under_way, thread_id, async |daemon, thread_id| {
+            self.once(under_way, thread_id, async |watch, thread_id| {
                 let first =
-                    || daemon.state().queue_of(&thread_id).next().map(|(_, turn)| turn.queue_id.clone());
+                    || watch.core.state().queue_of(&thread_id).next().map(|(_, turn)| turn.queue_id.clone());
                 let before = first();
-                if let Err(error) = daemon.start_next(&thread_id).await
+                if let Err(error) = watch.queue.start_next(&thread_id).await
                     && first() == before
                 {
                     tracing::warn!(thread_id, %error, "could not start queued turn; will retry");
                     tokio::select! {
                         () = tokio::time::sleep(START_RETRY_DELAY) => {}
-                        () = daemon.shared.stopping.cancelled() => {}
+                        () = watch.core.stopping.cancelled() => {}
                     }
                 }
             });
@@ -140,10 +161,10 @@ impl Daemon {
     }
 
     /// Updates the watch state from the records; returns when the next check is due.
-    fn note_turns(&self, watch: &Mutex<Watch>) -> Option<Instant> {
-        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note_turns(&self) -> Option<Instant> {
+        let mut watch = self.watched();
         let Watch { turns, idle } = &mut *watch;
-        let state = self.state();
+        let state = self.core.state();
         let open: HashMap<&str, &Arc<Turn>> =
             state.turns.open().map(|turn| (turn.turn_id.as_str(), turn)).collect();
         turns.retain(|turn_id, _| open.contains_key(turn_id.as_str()));
@@ -152,12 +173,10 @@ impl Daemon {
         for thread_id in open_in_idle_threads {
             idle.entry(thread_id.clone()).or_insert_with(Instant::now);
         }
-        self.shared.activity.keep(&open.values().map(|turn| turn.thread_id.clone()).collect());
+        self.activity.keep(&open.values().map(|turn| turn.thread_id.clone()).collect());
         let due = open.values().map(|turn| {
             let watched = turns.entry(turn.turn_id.clone()).or_insert_with(|| Watched::since(Instant::now()));
-            if let Some(last) =
-                self.shared.activity.last(&turn.thread_id).filter(|last| *last > watched.since)
-            {
+            if let Some(last) = self.activity.last(&turn.thread_id).filter(|last| *last > watched.since) {
                 *watched = Watched { checked_at: watched.checked_at, ..Watched::since(last) };
             }
             watched.due(idle.get(&turn.thread_id).copied())
@@ -166,11 +185,11 @@ impl Daemon {
     }
 
     /// Checks the threads whose turns have been silent for too long, or that report that they are idle.
-    fn check_due_threads(&self, under_way: &UnderWay, watch: &Arc<Mutex<Watch>>) {
+    fn check_due_threads(&self, under_way: &UnderWay) {
         let due: HashSet<String> = {
-            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watch = self.watched();
             let Watch { turns, idle } = &mut *watch;
-            let state = self.state();
+            let state = self.core.state();
             let now = Instant::now();
             let is_due = |turn: &&Arc<Turn>| {
                 let watched = turns.get_mut(&turn.turn_id);
@@ -183,11 +202,10 @@ impl Daemon {
             state.turns.open().filter(is_due).map(|turn| turn.thread_id.clone()).collect()
         };
         for thread_id in due {
-            let watch = Arc::clone(watch);
-            self.once(under_way, thread_id, async move |daemon, thread_id| {
-                let generation = daemon.current_client().map_or(0, |client| client.generation());
-                if let Err(error) = daemon.settle(&thread_id, &watch).await
-                    && !daemon.shared.unsupported_methods.note(generation, &error)
+            self.once(under_way, thread_id, async |watch, thread_id| {
+                let generation = watch.core.current_client().map_or(0, |client| client.generation());
+                if let Err(error) = watch.settle(&thread_id).await
+                    && !watch.unsupported_methods.note(generation, &error)
                 {
                     tracing::debug!(thread_id, %error, "failed to settle a turn");
                 }
@@ -196,16 +214,16 @@ impl Daemon {
     }
 
     /// Reads a thread and records the ends of its turns that were not received.
-    async fn settle(&self, thread_id: &str, watch: &Mutex<Watch>) -> Result<(), DaemonError> {
-        let client = self.current_client()?;
-        let report = read_thread(&client, thread_id, &self.shared.unsupported_methods).await?;
+    async fn settle(&self, thread_id: &str) -> Result<(), DaemonError> {
+        let client = self.core.current_client()?;
+        let report = read_thread(&client, thread_id, &self.unsupported_methods).await?;
         let open: Vec<Arc<Turn>> = {
-            let state = self.state();
+            let state = self.core.state();
             state.turns.of(thread_id).filter(|turn| !turn.is_over()).cloned().collect()
         };
         let mut ended = Vec::new();
         {
-            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watch = self.watched();
             for turn in open {
                 let Some(watched) = watch.turns.get_mut(&turn.turn_id) else { continue };
                 match report.verdict(&turn.turn_id, watched.unclear_checks) {
@@ -219,21 +237,22 @@ impl Daemon {
             return Ok(());
         }
         let thread_id = thread_id.to_owned();
-        self.record_durably(move |state| {
-            let settled = ended.iter().filter_map(|(turn_id, status, error)| {
-                // The completion may have come while the thread was read.
-                let turn = state.turns.get(&thread_id, turn_id).filter(|turn| !turn.is_over())?;
-                Some(events::turn_settled(state.session_for(turn)?, turn, status, error.as_ref()))
-            });
-            settled.collect()
-        })
-        .await
+        self.core
+            .record_durably(move |state| {
+                let settled = ended.iter().filter_map(|(turn_id, status, error)| {
+                    // The completion may have come while the thread was read.
+                    let turn = state.turns.get(&thread_id, turn_id).filter(|turn| !turn.is_over())?;
+                    Some(events::turn_settled(state.session_for(turn)?, turn, status, error.as_ref()))
+                });
+                settled.collect()
+            })
+            .await
     }
 
     /// Reports turns that have been silent for `stall`, and again each time that doubles.
-    fn report_silent_turns(&self, watch: &Mutex<Watch>, stall: Duration) {
-        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.state();
+    fn report_silent_turns(&self, stall: Duration) {
+        let mut watch = self.watched();
+        let state = self.core.state();
         for turn in state.turns.open() {
             let Some(watched) = watch.turns.get_mut(&turn.turn_id) else { continue };
             let silent = watched.since.elapsed();
@@ -241,7 +260,7 @@ impl Daemon {
                 && let Some(session) = state.session_for(turn)
             {
                 watched.reports += 1;
-                self.shared.recorder.record(TurnEvent::Stalled {
+                self.core.recorder.record(TurnEvent::Stalled {
                     session_id: session.session_id.clone(),
                     thread_id: Some(turn.thread_id.clone()),
                     turn_id: turn.turn_id.clone(),
@@ -252,7 +271,7 @@ impl Daemon {
     }
 
     /// Spawns `work` for a thread, unless a task runs for it already.
-    fn once<F>(&self, under_way: &UnderWay, thread_id: String, work: impl FnOnce(Daemon, String) -> F)
+    fn once<F>(&self, under_way: &UnderWay, thread_id: String, work: impl FnOnce(Self, String) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -261,7 +280,7 @@ impl Daemon {
             return;
         }
         let work = work(self.clone(), thread_id.clone());
-        self.shared.tasks.spawn(async move {
+        self.core.tasks.spawn(async move {
             work.await;
             threads.lock().unwrap_or_else(PoisonError::into_inner).remove(&thread_id);
             done.notify_one();

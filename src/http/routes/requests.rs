@@ -40,9 +40,9 @@ pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Resp
     let session_id = REQUEST_SESSION_ID.last_value(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
     if let Some(session_id) = session_id {
-        state.daemon.session(session_id)?;
+        state.daemon.sessions.get(session_id)?;
     }
-    Ok(response::data(StatusCode::OK, Requests { requests: state.daemon.requests(session_id) }))
+    Ok(response::data(StatusCode::OK, Requests { requests: state.daemon.requests.list(session_id) }))
 }
 
 /// Returns one request.
@@ -50,7 +50,7 @@ pub(crate) async fn read(
     State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let request = state.daemon.request(&decode_id(request_id)?)?;
+    let request = state.daemon.requests.get(&decode_id(request_id)?)?;
     Ok(response::data(StatusCode::OK, OneRequest { request, ignored: None }))
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn respond(
 ) -> Result<Response, ApiError> {
     let request_id = decode_id(request_id)?;
     let (answer, ignored) = parse_answer(Fields::read(body, state.body_limit()).await?)?;
-    let request = state.daemon.answer_request(&request_id, answer).await?;
+    let request = state.daemon.requests.answer(&request_id, answer).await?;
     let body = OneRequest { request, ignored: response::non_empty(ignored.clone()) };
     Ok(response::with_ignored_header(response::data(StatusCode::OK, body), &ignored))
 }

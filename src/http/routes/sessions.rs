@@ -56,7 +56,7 @@ pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Resp
     let session_query = SessionQuery::parse(uri.query().unwrap_or_default())?;
     Ok(response::data(
         StatusCode::OK,
-        SessionList { sessions: session_query.select(state.daemon.sessions())? },
+        SessionList { sessions: session_query.select(state.daemon.sessions.list())? },
     ))
 }
 
@@ -127,7 +127,7 @@ impl SessionQuery {
 
 /// Lists the models that the app-server offers.
 pub(crate) async fn models(State(state): State<AppState>) -> Result<Response, ApiError> {
-    Ok(response::data(StatusCode::OK, Models { models: state.daemon.models().await? }))
+    Ok(response::data(StatusCode::OK, Models { models: state.daemon.sessions.models().await? }))
 }
 
 /// Returns one session with its recent events.
@@ -152,7 +152,7 @@ pub(crate) async fn create(
     let (input, ignored) = parse_session(fields)?;
     let input = CreateSession { key, ..input };
     state.check_cwd(&input.settings).await?;
-    let session = state.daemon.create_session(input).await?;
+    let session = state.daemon.sessions.create(input).await?;
     let subject = Subject::new(&session.session_id, None);
     let created = OneSession { session, ignored: response::non_empty(ignored.clone()) };
     Ok(response::with_ignored_header(
@@ -170,7 +170,7 @@ pub(crate) async fn close(
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let interrupt = query.any(|(name, value)| name == INTERRUPT_FIRST.name && value == "true");
-    let (session, pending) = state.daemon.close_session(&session_id, interrupt).await?;
+    let (session, pending) = state.daemon.sessions.close(&session_id, interrupt).await?;
     let subject = Subject::new(&session_id, None);
     Ok(subject.attach_to(response::data(StatusCode::OK, ClosedSession { session, pending })))
 }

@@ -142,17 +142,17 @@ pub(crate) async fn submit(
     state.check_cwd(&input.settings).await?;
     let settings: Vec<String> = input.settings.keys().cloned().collect();
     let is_for_one_turn = input.expected_turn_id.is_some();
-    let TurnAccepted { mut session, turn_id, queue_id, steered } = state.daemon.submit_turn(input).await?;
+    let TurnAccepted { mut session, turn_id, queue_id, steered } = state.daemon.turns.submit(input).await?;
     if steered || is_for_one_turn {
         // `turn/steer` uses only the input.
         ignored.extend(settings);
     }
     let mut turn = None;
     if let (Some(turn_id), Some(timeout)) = (&turn_id, wait) {
-        let latest = state.daemon.turn_when_over(&session.session_id, turn_id, timeout).await?;
+        let latest = state.daemon.turns.get_when_over(&session.session_id, turn_id, timeout).await?;
         turn = Some(TurnBody::new(&session.session_id, &latest));
         // The session after the turn; a session that was removed meanwhile is returned as it was before.
-        session = state.daemon.session(&session.session_id).unwrap_or(session);
+        session = state.daemon.sessions.get(&session.session_id).unwrap_or(session);
     }
     let subject = Subject::new(&session.session_id, turn_id.as_deref());
     let names = response::non_empty(ignored.clone());
@@ -173,8 +173,8 @@ pub(crate) async fn read(
     let Path((session_id, turn_id)) =
         ids.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let turn = match wait_timeout(&uri)? {
-        Some(timeout) => state.daemon.turn_when_over(&session_id, &turn_id, timeout).await?,
-        None => state.daemon.turn(&session_id, &turn_id).await?,
+        Some(timeout) => state.daemon.turns.get_when_over(&session_id, &turn_id, timeout).await?,
+        None => state.daemon.turns.get(&session_id, &turn_id).await?,
     };
     let subject = Subject::new(&session_id, Some(&turn.turn_id));
     Ok(subject.attach_to(response::data(StatusCode::OK, OneTurn { turn: TurnBody::new(&session_id, &turn) })))
@@ -189,7 +189,7 @@ pub(crate) async fn withdraw(
 ) -> Result<Response, ApiError> {
     let Path((session_id, queue_id)) =
         ids.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let pending = state.daemon.withdraw_turn(&session_id, &queue_id).await?;
+    let pending = state.daemon.turns.withdraw(&session_id, &queue_id).await?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
 }
@@ -200,7 +200,8 @@ pub(crate) async fn resume_queue(
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let view = state.daemon.resume_queue(&session_id).await?;
+    state.daemon.queue.resume(&session_id).await?;
+    let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::ACCEPTED, view)))
 }
 
@@ -211,7 +212,7 @@ pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Resu
     let session_id = parsed.take_text("sessionId").unwrap_or_default();
     let turn_id = parsed.take_text("turnId");
     let Interrupted { turn, pending, commands_ended, reason } =
-        state.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
+        state.daemon.turns.interrupt(&session_id, turn_id.as_deref()).await?;
     let body = InterruptAnswer {
         interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == TURN_INTERRUPTED),
         pending,

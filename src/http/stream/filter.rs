@@ -24,8 +24,11 @@ impl Filter {
     /// The filter of a query; an error if its session does not exist. A stream of a session that may be created later
     /// would be silent, and clients could not distinguish it from an idle session.
     pub(super) fn for_query(state: &SharedState, query: &StreamQuery) -> Result<Self, DaemonError> {
-        let session =
-            query.session_id.as_deref().map(|session_id| state.daemon.session(session_id)).transpose()?;
+        let session = query
+            .session_id
+            .as_deref()
+            .map(|session_id| state.daemon.sessions.get(session_id))
+            .transpose()?;
         Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
     }
 

@@ -386,7 +386,7 @@ async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
 async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
     let request_id = message.get("requestId").and_then(Value::as_str).unwrap_or_default().to_owned();
     let resolved = match requests::parse_message(message) {
-        Ok(answer) => state.daemon.answer_request(&request_id, answer).await.map_err(ApiError::from),
+        Ok(answer) => state.daemon.requests.answer(&request_id, answer).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
     match resolved {

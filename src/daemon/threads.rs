@@ -1,25 +1,28 @@
-//! Making sure that the app-server of this generation knows a session's thread.
+//! The threads of Codex: their locks, and whether the app-server of this generation knows them.
 //!
 //! A new app-server process knows no threads; a turn on one fails with "thread not found" until it was resumed (measured on
 //! 0.169.0).
 //! The app-server uses the same error code for nearly everything, so the error text decides.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::codex::protocol::responses::{OpenedThread, TurnPage};
 use crate::codex::protocol::{errors, methods};
 use crate::codex::{Client, Wait};
+use crate::daemon::app_server::calls::{call, call_and_record, call_within};
 use crate::daemon::app_server::read_response::newest_turns;
-use crate::daemon::core::Daemon;
+use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::sessions::renew::on_thread;
-use crate::daemon::trust::{ThreadLoad, TrustChoice};
-use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Turn};
+use crate::daemon::locks::Locks;
+use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
+use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Trust, Turn};
+use crate::time::rfc3339_now;
 
 /// The delays before each retry of opening a thread that another process is writing.
 const LOCKED_RETRY_DELAYS: [Duration; 3] =
@@ -28,10 +31,54 @@ const LOCKED_RETRY_DELAYS: [Duration; 3] =
 /// How many of a thread's newest turns are searched for those that were cut off.
 const NEWEST_TURNS_LIMIT: u32 = 20;
 
-impl Daemon {
+/// The threads; clones share them.
+#[derive(Clone)]
+pub(in crate::daemon) struct Threads {
+    core: Arc<Core>,
+    locks: Locks,
+    /// Locks of sessions whose threads are recreated.
+    creations: Locks,
+    /// The generation of the app-server, and the threads that it knows.
+    attached: Arc<Mutex<(u64, HashSet<String>)>>,
+}
+
+impl Threads {
+    pub(in crate::daemon) fn new(core: &Arc<Core>) -> Self {
+        let (locks, creations, attached) = Default::default();
+        Self { core: Arc::clone(core), locks, creations, attached }
+    }
+
+    /// Waits for the lock of a session's thread: of two turns that arrive at once, whatever sessions of the thread they
+    /// are for, the second one sees the first.
+    ///
+    /// Returns the session as it is then; its thread may change while this waits. While the lock is held, only its holder
+    /// changes it.
+    pub(in crate::daemon) async fn lock_of_session(
+        &self,
+        session_id: &str,
+    ) -> Result<(OwnedMutexGuard<()>, Arc<Session>), DaemonError> {
+        loop {
+            let thread_id = self.core.session(session_id)?.thread_id.clone();
+            let guard = self.lock(thread_id.as_deref().unwrap_or(session_id)).await;
+            let session = self.core.session(session_id)?;
+            if session.thread_id == thread_id {
+                return Ok((guard, session));
+            }
+        }
+    }
+
+    /// Waits for the lock of a thread.
+    pub(in crate::daemon) async fn lock(&self, thread_id: &str) -> OwnedMutexGuard<()> {
+        self.locks.lock(thread_id).await
+    }
+
+    fn attached(&self) -> MutexGuard<'_, (u64, HashSet<String>)> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that the app-server of this generation has loaded a thread.
     pub(in crate::daemon) fn note_attached(&self, client: &Client, thread_id: &str) {
-        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self.attached();
         if attached.0 != client.generation() {
             *attached = (client.generation(), HashSet::new());
         }
@@ -40,14 +87,14 @@ impl Daemon {
 
     /// Notes that the app-server of this generation has unloaded a thread.
     pub(in crate::daemon) fn note_detached(&self, client: &Client, thread_id: &str) {
-        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self.attached();
         if attached.0 == client.generation() {
             attached.1.remove(thread_id);
         }
     }
 
     fn is_attached(&self, client: &Client, thread_id: &str) -> bool {
-        let attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let attached = self.attached();
         attached.0 == client.generation() && attached.1.contains(thread_id)
     }
 
@@ -55,13 +102,10 @@ impl Daemon {
     ///
     /// The subscription is one for all sessions of a thread, so the last one ends it.
     pub(in crate::daemon) async fn detach(&self, client: &Client, thread_id: &str) {
-        if self.state().sessions.active_in_thread(thread_id).next().is_some() {
+        if self.core.state().sessions.active_in_thread(thread_id).next().is_some() {
             return;
         }
-        {
-            let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
-            attached.1.remove(thread_id);
-        }
+        self.attached().1.remove(thread_id);
         let params = json!({ "threadId": thread_id });
         // An app-server that refuses keeps the thread, which does no harm.
         let _ = client.call(methods::THREAD_UNSUBSCRIBE, &params, client.call_timeout()).await;
@@ -83,25 +127,26 @@ impl Daemon {
         if self.is_attached(client, &thread_id) {
             return Ok(session);
         }
-        let memory = self.state().private.sessions.get(session_id).cloned().unwrap_or_default();
+        let memory = self.core.state().private.sessions.get(session_id).cloned().unwrap_or_default();
         let load = ThreadLoad::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
         let (mut params, decision) =
-            self.thread_params(client, &memory.settings, memory.trust.map(TrustChoice::Answer), load).await?;
+            thread_params(&self.core, client, &memory.settings, memory.trust.map(TrustChoice::Answer), load)
+                .await?;
         params.remove("ephemeral");
         // A copy ends there once, not at each resume.
         params.remove("lastTurnId");
         params.insert("threadId".to_owned(), thread_id.clone().into());
         params.insert("excludeTurns".to_owned(), true.into());
         let wait = Wait::Limited(client.call_timeout());
-        match self.open_thread(client, methods::THREAD_RESUME, &params, &thread_id, wait).await {
+        match self.open(client, methods::THREAD_RESUME, &params, &thread_id, wait).await {
             Ok(_) => {
                 if decision.trust != session.trust {
                     let trust = events::session_trust(session_id, Some(&thread_id), &decision);
-                    self.record_durably(move |_| vec![trust]).await?;
+                    self.core.record_durably(move |_| vec![trust]).await?;
                 }
                 self.note_attached(client, &thread_id);
                 self.correct_turns(client, &thread_id).await;
-                self.session(session_id)
+                self.core.session(session_id)
             }
             Err(DaemonError::Rejected { message, .. })
                 if errors::is_no_history(&message) && session.last_turn_id.is_none() =>
@@ -119,7 +164,7 @@ impl Daemon {
     }
 
     /// Resumes or forks a thread; one that another process writes is tried again for a while.
-    pub(in crate::daemon) async fn open_thread(
+    pub(in crate::daemon) async fn open(
         &self,
         client: &Client,
         method: &'static str,
@@ -129,7 +174,7 @@ impl Daemon {
     ) -> Result<OpenedThread, DaemonError> {
         let mut delays = LOCKED_RETRY_DELAYS.iter();
         loop {
-            match Daemon::call_within(client, method, params, wait).await {
+            match call_within(client, method, params, wait).await {
                 Err(DaemonError::Rejected { message, .. }) if errors::is_thread_locked(&message) => {
                     match delays.next() {
                         Some(delay) => tokio::time::sleep(*delay).await,
@@ -150,11 +195,11 @@ impl Daemon {
             let cut_off = state.turns.of(thread_id).filter(|turn| turn.phase == Phase::CutOff);
             cut_off.cloned().collect()
         };
-        if cut_off(&self.state()).is_empty() {
+        if cut_off(&self.core.state()).is_empty() {
             return;
         }
         // Nothing depends on it, so a failure leaves the records as they are.
-        let Ok(listed) = Daemon::call::<TurnPage>(
+        let Ok(listed) = call::<TurnPage>(
             client,
             methods::THREAD_TURNS_LIST,
             &newest_turns(thread_id, NEWEST_TURNS_LIMIT),
@@ -173,7 +218,7 @@ impl Daemon {
             });
             settled.collect()
         };
-        let _ = self.record_durably(correct).await;
+        let _ = self.core.record_durably(correct).await;
     }
 
     /// Recreates a session's thread; a late response is recorded when it arrives, and tasks that need the thread wait for
@@ -184,46 +229,57 @@ impl Daemon {
         session: Arc<Session>,
         memory: PrivateSession,
     ) -> Result<Arc<Session>, DaemonError> {
-        let (daemon, client) = (self.clone(), client.clone());
-        self.run_until_call_timeout(methods::THREAD_START, async move {
-            let session_id = session.session_id.clone();
-            let _thread_lock = daemon.lock_thread_creation(&session_id).await;
-            let now = daemon.session(&session_id)?;
-            if now.thread_id != session.thread_id {
-                return Ok(now);
-            }
-            let (params, decision) = daemon
-                .thread_params(
-                    &client,
-                    &memory.settings,
-                    memory.trust.map(TrustChoice::Answer),
-                    ThreadLoad::New,
-                )
-                .await?;
-            let recreated = move |thread: OpenedThread, state: &State| {
-                let thread_id = thread.thread.id.clone();
-                let previous_thread_id = session.thread_id.clone();
-                // The record may have changed since, such as by turns that came to wait.
-                let session = state.sessions.get(&session.session_id).unwrap_or(&session);
-                let session = on_thread(thread, Session::clone(session), decision.trust);
-                let session = Session { child_pid: state.daemon.child.pid, ..session };
-                let trust =
-                    events::session_trust_if_notable(&session.session_id, Some(&thread_id), &decision);
-                let recreated = SessionEvent::Recreated {
-                    purpose: session.purpose,
-                    session_id: session.session_id.clone(),
-                    thread_id: session.thread_id.clone(),
-                    previous_thread_id,
-                    session: Box::new(session),
+        let (threads, client) = (self.clone(), client.clone());
+        self.core
+            .run_until_call_timeout(methods::THREAD_START, async move {
+                let session_id = session.session_id.clone();
+                let _creation = threads.creations.lock(&session_id).await;
+                let now = threads.core.session(&session_id)?;
+                if now.thread_id != session.thread_id {
+                    return Ok(now);
+                }
+                let choice = memory.trust.map(TrustChoice::Answer);
+                let (params, decision) =
+                    thread_params(&threads.core, &client, &memory.settings, choice, ThreadLoad::New).await?;
+                let recreated = move |thread: OpenedThread, state: &State| {
+                    let thread_id = thread.thread.id.clone();
+                    let previous_thread_id = session.thread_id.clone();
+                    // The record may have changed since, such as by turns that came to wait.
+                    let session = state.sessions.get(&session.session_id).unwrap_or(&session);
+                    let session = on_thread(thread, Session::clone(session), decision.trust);
+                    let session = Session { child_pid: state.daemon.child.pid, ..session };
+                    let trust =
+                        events::session_trust_if_notable(&session.session_id, Some(&thread_id), &decision);
+                    let recreated = SessionEvent::Recreated {
+                        purpose: session.purpose,
+                        session_id: session.session_id.clone(),
+                        thread_id: session.thread_id.clone(),
+                        previous_thread_id,
+                        session: Box::new(session),
+                    };
+                    (thread_id, std::iter::once(recreated.into()).chain(trust).collect())
                 };
-                (thread_id, std::iter::once(recreated.into()).chain(trust).collect())
-            };
-            let thread_id = daemon
-                .call_and_record(&client, methods::THREAD_START, &params, Wait::Unlimited, recreated)
-                .await?;
-            daemon.note_attached(&client, &thread_id);
-            daemon.session(&session_id)
-        })
-        .await
+                let (recorder, method) = (&threads.core.recorder, methods::THREAD_START);
+                let thread_id =
+                    call_and_record(recorder, &client, method, &params, Wait::Unlimited, recreated).await?;
+                threads.note_attached(&client, &thread_id);
+                threads.core.session(&session_id)
+            })
+            .await
+    }
+}
+
+/// The session on a thread that was opened, in a directory about which this was decided.
+pub(in crate::daemon) fn on_thread(thread: OpenedThread, session: Session, trust: Trust) -> Session {
+    Session {
+        trust,
+        thread_id: Some(thread.thread.id),
+        updated_at: rfc3339_now(),
+        cwd: thread.cwd,
+        model: thread.model,
+        model_provider: thread.model_provider,
+        service_tier: thread.service_tier,
+        reasoning_effort: thread.reasoning_effort,
+        ..session
     }
 }

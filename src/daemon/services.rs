@@ -1,0 +1,117 @@
+//! The [`Daemon`]: it constructs the services, and `http` and `commands` call them through it.
+//!
+//! ```text
+//! sessions ─► turns ─► queue ─► turn starter ─► threads ─► core
+//!                └───────┴─► Codex monitor ────────────────► ┤
+//! server requests, skipped items, turn watch (─► queue) ───► ┘
+//! ```
+//!
+//! Calls go along the arrows only. What a message of the app-server changes is in [`Receivers`], which the services share
+//! with the event handlers.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::codex::{StopPace, Supervisor};
+use crate::config::Config;
+use crate::daemon::app_server_events::Receivers;
+use crate::daemon::codex_health::CodexHealth;
+use crate::daemon::codex_health::watch::CodexMonitor;
+use crate::daemon::core::Core;
+use crate::daemon::idempotency::Answers;
+use crate::daemon::queue::Queue;
+use crate::daemon::recorder::recovery::StateDirectories;
+use crate::daemon::server_requests::ServerRequests;
+use crate::daemon::sessions::Sessions;
+use crate::daemon::skipped_items::SkippedItemReader;
+use crate::daemon::threads::Threads;
+use crate::daemon::turns::Turns;
+use crate::daemon::turns::activity::Activity;
+use crate::daemon::turns::start::TurnStarter;
+use crate::journal::{Bounds, Subscription};
+
+/// The daemon; clones share all state.
+#[derive(Clone)]
+pub struct Daemon {
+    /// Creating, reading and closing sessions.
+    pub sessions: Sessions,
+    /// Submitting, reading and interrupting turns.
+    pub turns: Turns,
+    /// The queued turns.
+    pub queue: Queue,
+    /// The requests of the app-server.
+    pub requests: ServerRequests,
+    pub(super) core: Arc<Core>,
+    pub(super) codex: CodexMonitor,
+    pub(super) activity: Arc<Activity>,
+    pub(super) pace: watch::Sender<StopPace>,
+    _directories: Arc<StateDirectories>,
+}
+
+impl Daemon {
+    /// Constructs the services over what the event handlers of `supervisor` write to.
+    pub(super) fn wire(
+        receivers: Receivers,
+        supervisor: Supervisor,
+        directories: StateDirectories,
+        pace: watch::Sender<StopPace>,
+    ) -> Self {
+        let Receivers { config, recorder, activity, open, submissions, skipped_items, codex, .. } = receivers;
+        let (availability, tasks, stopping) =
+            (supervisor.availability(), TaskTracker::new(), CancellationToken::new());
+        let core = Arc::new(Core { config, recorder, availability, codex, tasks, stopping });
+        let codex =
+            CodexMonitor { core: Arc::clone(&core), supervisor: Arc::new(Mutex::new(Some(supervisor))) };
+        let (threads, answers) = (Threads::new(&core), Answers::new(&core));
+        let starter = TurnStarter { core: Arc::clone(&core), threads: threads.clone(), submissions };
+        let queue = Queue {
+            core: Arc::clone(&core),
+            threads: threads.clone(),
+            starter: starter.clone(),
+            codex: codex.clone(),
+        };
+        let turns = Turns {
+            core: Arc::clone(&core),
+            threads: threads.clone(),
+            answers: answers.clone(),
+            starter,
+            queue: queue.clone(),
+            codex: codex.clone(),
+            skipped_items: SkippedItemReader { core: Arc::clone(&core), table: skipped_items },
+        };
+        Self {
+            sessions: Sessions { core: Arc::clone(&core), threads, answers, turns: turns.clone() },
+            turns,
+            queue,
+            requests: ServerRequests { core: Arc::clone(&core), open },
+            core,
+            codex,
+            activity,
+            pace,
+            _directories: Arc::new(directories),
+        }
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    /// The health of Codex, and what to do.
+    pub fn codex(&self) -> CodexHealth {
+        self.core.codex_health()
+    }
+
+    /// What the event log holds.
+    pub fn bounds(&self) -> Bounds {
+        self.core.recorder.view().log.bounds()
+    }
+
+    /// Follows the events from the one after `cursor`, which is one that [`Bounds::check`] let through.
+    pub fn follow(&self, cursor: u64) -> Subscription {
+        self.core.recorder.view().log.follow(cursor)
+    }
+}
