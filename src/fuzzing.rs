@@ -86,16 +86,16 @@ pub fn query(data: &[u8]) {
             return;
         }
     };
-    assert!((1..=1000).contains(&query.limit));
+    assert!((1..=1000).contains(&query.limit()));
     let mut again = form_urlencoded::Serializer::new(String::new());
-    again.append_pair("limit", &query.limit.to_string());
+    again.append_pair("limit", &query.limit().to_string());
     if let Some(cursor) = &query.after {
         let epoch = cursor.epoch.as_ref().map_or(String::new(), |epoch| format!("{epoch}-"));
         again.append_pair("after", &format!("{epoch}{}", cursor.seq));
     }
     again.extend_pairs(query.session_id.iter().map(|id| ("sessionId", id)));
     again.extend_pairs(query.types.iter().map(|prefix| ("type", prefix)));
-    again.append_pair("onGap", if query.resync { "resync" } else { "close" });
+    again.append_pair("onGap", if query.resyncs() { "resync" } else { "close" });
     assert_eq!(StreamQuery::parse(&again.finish()), Ok(query));
 }
 

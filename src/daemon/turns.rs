@@ -12,6 +12,8 @@ pub(in crate::daemon) mod watch;
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::codex::protocol::errors;
@@ -26,7 +28,8 @@ use crate::daemon::turns::start::{TurnStart, TurnStarter};
 use crate::state::{IdempotencyKey, Session, StoredResponse};
 
 /// What happens to a new turn while another one runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum WhenBusy {
     /// It is rejected.
     #[default]

@@ -1,5 +1,5 @@
-//! Reads a request body: limits its size, parses the JSON object, and takes its fields one by one. Also computes the
-//! idempotency key of a request.
+//! Reads a request body: limits its size, and parses the JSON object and its fields. Also computes the idempotency key of a
+//! request.
 //!
 //! Called by the handlers of `routes`. Invariant: a body is never buffered beyond the configured limit, and never has
 //! more than [`MAX_JSON_VALUES`] values.
@@ -10,11 +10,13 @@ use std::io;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use serde::de::IgnoredAny;
+use schemars::JsonSchema;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
+use super::parse;
 use crate::daemon::RequestKey;
 use crate::http::request_body::BODY_TIMEOUT;
 
@@ -61,7 +63,10 @@ pub(super) fn is_encoded(headers: &HeaderMap, body: &Body) -> bool {
     !body.is_end_stream() && !names.all(is_identity)
 }
 
-/// The fields of a body; unknown ones are ignored, and `null` counts as absent.
+/// The field that holds a path: a name may start or end with white space.
+const PATH_FIELD: &str = "cwd";
+
+/// The fields of a body, as the client sent them.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
 
@@ -89,10 +94,10 @@ impl Fields {
             }
             bytes.extend_from_slice(&data);
         }
-        Self::parse(&bytes)
+        Self::from_json(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+    fn from_json(bytes: &[u8]) -> Result<Self, ApiError> {
         // Windows editors and shells write a byte order mark; RFC 8259 section 8.1 allows a parser to ignore it.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.trim_ascii().is_empty() {
@@ -130,33 +135,20 @@ impl Fields {
         sorted(&self.0).into_iter().map(|(name, value)| format!("{name:?}:{value}\n")).collect()
     }
 
-    /// Takes a path unchanged: a name may start or end with white space. A blank one is absent.
-    pub(super) fn take_path(&mut self, name: &str) -> Option<Value> {
-        let is_present = self.has(name);
-        self.0.shift_remove(name).filter(|_| is_present)
-    }
-
-    /// Takes a field; strings are trimmed, and an empty one is absent.
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        match self.0.shift_remove(name) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => trimmed(&text).map(Value::String),
-            Some(value) => Some(value),
-        }
-    }
-
-    /// The names of the present fields that were not taken.
-    pub(super) fn remaining_names(&self) -> Vec<String> {
-        self.0.keys().filter(|name| self.has(name)).cloned().collect()
-    }
-
-    /// Whether a field is present, by the rule of [`Fields::take`].
-    pub(super) fn has(&self, name: &str) -> bool {
-        match self.0.get(name) {
-            None | Some(Value::Null) => false,
-            Some(Value::String(text)) => trimmed(text).is_some(),
-            Some(_) => true,
-        }
+    /// Parses the body; also returns the names of the fields that it does not have, which are ignored.
+    ///
+    /// `null` and blank strings count as absent; other strings are trimmed, except paths.
+    pub(super) fn parse<T: DeserializeOwned + JsonSchema>(mut self) -> Result<(T, Vec<String>), ApiError> {
+        self.0.retain(|name, value| match value {
+            Value::Null => false,
+            Value::String(text) if text.trim().is_empty() => false,
+            Value::String(text) if name != PATH_FIELD && text.trim().len() < text.len() => {
+                *text = text.trim().to_owned();
+                true
+            }
+            _ => true,
+        });
+        parse::object(self.0).map_err(ApiError::bad_request)
     }
 }
 
@@ -223,19 +215,13 @@ fn incomplete_body(error: axum::Error) -> ApiError {
     error.closing_connection()
 }
 
-/// The trimmed text; `None` if it is empty.
-pub(super) fn trimmed(text: &str) -> Option<String> {
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn canonical_body_ignores_field_order_at_every_depth() {
-        let canonical = |text: &str| Fields::parse(text.as_bytes()).unwrap().canonical();
+        let canonical = |text: &str| Fields::from_json(text.as_bytes()).unwrap().canonical();
         let one = canonical(r#"{"a":[{"x":1,"y":{"p":"q","r":null}}],"b":2}"#);
         assert_eq!(one, canonical(r#" {"b": 2, "a": [{"y": {"r": null, "p": "q"}, "x": 1}]}"#));
         for other in [
@@ -247,16 +233,16 @@ mod tests {
             assert_ne!(one, canonical(other), "{other}");
         }
         // Bodies without nested objects have the digest that earlier versions stored.
-        let flat = Fields::parse(br#"{"b":[1,"x"],"a":"\u00e9\n"}"#).unwrap();
+        let flat = Fields::from_json(br#"{"b":[1,"x"],"a":"\u00e9\n"}"#).unwrap();
         assert_eq!(flat.canonical(), flat.canonical_at_first_depth());
     }
 
     #[test]
     fn body_parser_skips_byte_order_mark() {
-        let fields = Fields::parse(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
+        let fields = Fields::from_json(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
         assert_eq!(fields.canonical(), "\"a\":1\n");
-        assert!(Fields::parse(b"\xef\xbb\xbf").unwrap().0.is_empty());
-        assert!(Fields::parse(b"{\xef\xbb\xbf}").is_err());
+        assert!(Fields::from_json(b"\xef\xbb\xbf").unwrap().0.is_empty());
+        assert!(Fields::from_json(b"{\xef\xbb\xbf}").is_err());
     }
 
     #[test]
@@ -272,6 +258,6 @@ mod tests {
             assert!(count >= least && count <= least + 1, "{text}: {count}");
         }
         let many = format!("[{}1]", "1,".repeat(MAX_JSON_VALUES));
-        assert!(Fields::parse(many.as_bytes()).unwrap_err().message().contains("65536 values"));
+        assert!(Fields::from_json(many.as_bytes()).unwrap_err().message().contains("65536 values"));
     }
 }

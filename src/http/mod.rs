@@ -17,6 +17,7 @@ mod content_negotiation;
 mod directories;
 mod error;
 mod openapi;
+mod parse;
 mod queries;
 mod request_body;
 mod response;

@@ -8,9 +8,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::app_state::AppState;
 use super::auth;
-use super::bodies::BodySchema;
 use super::error::ErrorKind;
-use super::queries::Parameter;
 
 /// A method of a path, with everything that is documented about it.
 pub(super) struct Route {
@@ -26,8 +24,8 @@ pub(super) struct Route {
     pub(super) operation_id: &'static str,
     /// Further description in the OpenAPI document.
     pub(super) remarks: &'static str,
-    pub(super) query: &'static [Parameter],
-    pub(super) body: Option<&'static BodySchema>,
+    pub(super) query: Option<fn() -> Schema>,
+    pub(super) body: Option<fn() -> Schema>,
     /// Whether the header `Idempotency-Key` is supported.
     pub(super) supports_idempotency_key: bool,
     pub(super) status: u16,

@@ -15,9 +15,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
-use super::bodies;
+use super::bodies::{AnswerRequest, CreateSession, InterruptTurn, SubmitTurn};
 use super::error::{self, ApiError, ErrorKind};
-use super::queries;
+use super::parse::schema;
+use super::queries::{CloseQuery, RequestQuery, SessionQuery, WaitQuery};
 use super::response::Envelope;
 use super::route::{EVENT_STREAM, Route};
 use super::routes::service::StatusView;
@@ -112,7 +113,7 @@ const fn formal(
         handler,
         operation_id,
         remarks: "",
-        query: &[],
+        query: None,
         body: None,
         supports_idempotency_key: false,
         status: 200,
@@ -160,7 +161,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Current daemon, child, session, and recent event snapshot.",
     ),
     Route {
-        query: queries::SESSIONS,
+        query: Some(schema::<SessionQuery>),
         errors: &[&[error::BAD_REQUEST, error::NOT_FOUND]],
         ..formal(
             "GET",
@@ -183,7 +184,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some(&bodies::CREATE_SESSION),
+        body: Some(schema::<CreateSession>),
         supports_idempotency_key: true,
         status: 201,
         errors: &[
@@ -203,8 +204,8 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[queries::WAIT],
-        body: Some(&bodies::SUBMIT_TURN),
+        query: Some(schema::<WaitQuery>),
+        body: Some(schema::<SubmitTurn>),
         supports_idempotency_key: true,
         status: 202,
         errors: &[
@@ -231,7 +232,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: queries::EVENTS,
+        query: Some(schema::<stream::StreamQuery>),
         errors: &[&[
             error::BAD_REQUEST,
             error::NOT_FOUND,
@@ -292,7 +293,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[queries::INTERRUPT_FIRST],
+        query: Some(schema::<CloseQuery>),
         errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN]],
         ..extension(
             "DELETE",
@@ -304,7 +305,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[queries::WAIT],
+        query: Some(schema::<WaitQuery>),
         errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::BAD_REQUEST, error::NOT_FOUND]],
         ..extension(
             "GET",
@@ -341,7 +342,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some(&bodies::INTERRUPT_TURN),
+        body: Some(schema::<InterruptTurn>),
         status: 202,
         errors: &[
             BODY_ERRORS,
@@ -370,7 +371,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[queries::REQUEST_SESSION_ID],
+        query: Some(schema::<RequestQuery>),
         errors: &[&[error::NOT_FOUND]],
         ..extension(
             "GET",
@@ -393,7 +394,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some(&bodies::ANSWER_REQUEST),
+        body: Some(schema::<AnswerRequest>),
         errors: &[BODY_ERRORS, CALL_ERRORS, &[error::NOT_FOUND, error::ALREADY_RESOLVED]],
         ..extension(
             "POST",

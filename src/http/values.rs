@@ -1,163 +1,191 @@
-//! Validators for values with a fixed set of variants or a fixed shape, and the error sentences for wrong values.
+//! The types of fields and parameters that serde has no type for: each checks its value, and has its schema.
 //!
-//! Stateless. Called by the body schemas and the query parameters, so that an invalid value is rejected before a turn
-//! starts. The variants are those of the app-server 0.169.0, which lists them in its errors (measured).
+//! Stateless. An invalid value is rejected before a turn starts. The variants are those of the app-server 0.169.0, which
+//! lists them in its errors (measured).
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-use super::body::trimmed;
-use crate::codex::protocol::values::{INPUT_TEXT, INPUT_TYPES};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::codex::protocol::values::{
+    APPROVAL_POLICIES, INPUT_TEXT, INPUT_TYPES, PERSONALITIES, REASONING_SUMMARIES, SANDBOX_MODES,
+};
+use crate::daemon::TrustChoice;
+
+/// The error that the schema describes, see [`super::parse`].
+const AS_IN_SCHEMA: &str = "";
 /// The maximum of a duration that a client can set, in seconds.
 pub(super) const MAX_SECONDS: u64 = 24 * 60 * 60;
 
-/// The error for a turn without input.
-pub(super) const NO_INPUT: &str = "turn input must be a non-empty string or a non-empty array of items.";
+/// Defines strings that are one of a list of the Codex protocol.
+macro_rules! protocol_enums {
+    ($($name:ident: $list:ident;)*) => { $(
+        #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String")]
+        #[schemars(inline, !try_from, extend("enum" = $list))]
+        pub(super) struct $name(String);
 
-/// The strings that a value may be, and the wording of the error for any other.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StringEnum {
-    pub(super) variants: &'static [&'static str],
-    wording: ErrorWording,
-}
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
 
-#[derive(Debug, Clone, Copy)]
-enum ErrorWording {
-    /// Quotes the wrong value.
-    Quoting,
-    /// Lists the variants.
-    Listing,
-    /// Names the two variants.
-    Either,
-    /// Quotes the value and lists the variants, in the wording that clients know for session purposes.
-    Purpose,
-}
-
-impl StringEnum {
-    /// Variants of the Codex protocol; the error quotes the value.
-    pub(super) const fn of_codex(list: &'static [&'static str]) -> Self {
-        Self { variants: list, wording: ErrorWording::Quoting }
-    }
-
-    /// Variants of codexd itself.
-    pub(super) const fn of_codexd(list: &'static [&'static str]) -> Self {
-        Self { variants: list, wording: ErrorWording::Listing }
-    }
-
-    /// Two variants of codexd itself.
-    pub(super) const fn two_of_codexd(list: &'static [&'static str; 2]) -> Self {
-        Self { variants: list, wording: ErrorWording::Either }
-    }
-
-    /// The purposes of sessions.
-    pub(super) const fn session_purposes(list: &'static [&'static str]) -> Self {
-        Self { variants: list, wording: ErrorWording::Purpose }
-    }
-
-    /// The variant that equals `value`; the error is a sentence.
-    pub(super) fn find(self, name: &str, value: &str) -> Result<&'static str, String> {
-        let found = self.variants.iter().find(|known| **known == value);
-        found.copied().ok_or_else(|| match self.wording {
-            ErrorWording::Quoting => unknown_variant(name, value, self.variants),
-            ErrorWording::Listing => format!("{name} must be one of {}.", join_with_and(self.variants)),
-            ErrorWording::Either => format!("{name} must be {}.", self.variants.join(" or ")),
-            ErrorWording::Purpose => {
-                format!(
-                    "Unsupported session {name} \"{value}\"; it is one of {}.",
-                    join_with_and(self.variants)
-                )
-            }
-        })
-    }
-}
-
-/// Checks an approval policy: a string, which only the app-server can check, or an object in its own format.
-pub(super) fn check_approval_policy(name: &str, value: Value) -> Result<Value, String> {
-    match value {
-        Value::String(_) | Value::Object(_) => Ok(value),
-        _ => Err(format!("{name} must be a string or an object.")),
-    }
-}
-
-/// Checks that a value is an absolute path, whether or not it exists.
-pub(super) fn check_directory(name: &str, text: String) -> Result<Value, String> {
-    match text.starts_with('/') && !text.contains('\0') {
-        true => Ok(text.into()),
-        false => Err(format!("{name} must be an absolute path; {text:?} is not.")),
-    }
-}
-
-/// Checks a duration in whole seconds, at most a day.
-pub(super) fn check_seconds(name: &str, value: &Value) -> Result<Value, String> {
-    match as_whole_number(value).filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) {
-        Some(seconds) => Ok(seconds.into()),
-        None => Err(format!("{name} must be a whole number of seconds from 1 to {MAX_SECONDS}.")),
-    }
-}
-
-/// The value as an integer; 600.0 is one too, as in JSON Schema.
-fn as_whole_number(value: &Value) -> Option<u64> {
-    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number));
-    value.as_u64().or_else(|| float().map(|number| number as u64))
-}
-
-/// Checks an object of strings, and trims them.
-pub(super) fn check_labels(name: &str, value: Value) -> Result<Value, String> {
-    let invalid = || format!("{name} must be an object of non-empty strings.");
-    let Value::Object(labels) = value else { return Err(invalid()) };
-    let label = |(key, value): (String, Value)| {
-        let value = value.as_str().and_then(trimmed).ok_or_else(invalid)?;
-        Ok((trimmed(&key).ok_or_else(invalid)?, value.into()))
-    };
-    labels.into_iter().map(label).collect::<Result<Map<_, _>, _>>().map(Value::Object)
-}
-
-/// Checks the input of a turn: a non-empty string, or a non-empty list of items.
-pub(super) fn check_input(value: Value) -> Result<Value, String> {
-    match &value {
-        Value::String(_) => Ok(value),
-        Value::Array(list) if !list.is_empty() => {
-            check_items(list)?;
-            Ok(value)
-        }
-        Value::Array(_) => Err(NO_INPUT.to_owned()),
-        _ => Err("turn requires input as a string or item array.".to_owned()),
-    }
-}
-
-fn check_items(items: &[Value]) -> Result<(), String> {
-    for (index, item) in items.iter().enumerate() {
-        match item["type"].as_str() {
-            Some(kind) if !INPUT_TYPES.contains(&kind) => {
-                return Err(unknown_variant(&format!("input[{index}].type"), kind, INPUT_TYPES));
-            }
-            Some(INPUT_TEXT) if item["text"].as_str().is_none_or(|text| text.trim().is_empty()) => {
-                return Err(format!("input[{index}].text must be a non-empty string."));
-            }
-            Some(_) => {}
-            None => {
-                return Err(format!(
-                    "input[{index}] must be an object whose type is {}.",
-                    one_of(INPUT_TYPES)
-                ));
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                if $list.contains(&&*text) { Ok(Self(text)) } else { Err(AS_IN_SCHEMA) }
             }
         }
+    )* };
+}
+
+protocol_enums! {
+    Personality: PERSONALITIES;
+    ReasoningSummary: REASONING_SUMMARIES;
+    SandboxMode: SANDBOX_MODES;
+}
+
+/// An absolute path, whether or not it exists.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(inline, !try_from, extend("pattern" = "^(\\s*$|/)"))]
+pub(super) struct AbsolutePath(String);
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.starts_with('/') && !text.contains('\0') {
+            true => Ok(Self(text)),
+            false => Err(format!(" must be an absolute path; {text:?} is not")),
+        }
     }
-    Ok(())
 }
 
-fn unknown_variant(name: &str, value: &str, variants: &[&str]) -> String {
-    let short: String = value.chars().take(100).collect();
-    format!("{name} must be {}; {short:?} is not.", one_of(variants))
+/// An approval policy: a string, which only the app-server can check, or an object in its own format.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Value")]
+#[schemars(inline, !try_from, extend("type" = ["string", "object"], "examples" = APPROVAL_POLICIES))]
+pub(super) struct ApprovalPolicy(Value);
+
+impl TryFrom<Value> for ApprovalPolicy {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        if value.is_string() || value.is_object() { Ok(Self(value)) } else { Err(AS_IN_SCHEMA) }
+    }
 }
 
-fn one_of(variants: &[&str]) -> String {
-    format!("one of {}", variants.join(", "))
+/// A whole number in a range; 600.0 is one too, as in JSON Schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "Value")]
+#[schemars(inline, !try_from, extend("minimum" = MIN, "maximum" = MAX))]
+pub(crate) struct WholeNumber<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+impl<const MIN: u64, const MAX: u64> TryFrom<Value> for WholeNumber<MIN, MAX> {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number));
+        let number = value.as_u64().or_else(|| float().map(|number| number as u64));
+        number.filter(|number| (MIN..=MAX).contains(number)).map(Self).ok_or(AS_IN_SCHEMA)
+    }
 }
 
-fn join_with_and(variants: &[&str]) -> String {
-    match variants {
-        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
-        _ => variants.concat(),
+/// An object of strings, all of them trimmed and not empty.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(try_from = "BTreeMap<String, String>")]
+#[schemars(inline, !try_from, extend(
+    "propertyNames" = { "pattern": "\\S" },
+    "additionalProperties" = { "type": "string", "pattern": "\\S" },
+))]
+pub(super) struct Labels(pub(super) BTreeMap<String, String>);
+
+impl TryFrom<BTreeMap<String, String>> for Labels {
+    type Error = &'static str;
+
+    fn try_from(labels: BTreeMap<String, String>) -> Result<Self, Self::Error> {
+        let labels = labels.iter().map(|(key, value)| (key.trim(), value.trim()));
+        let label = |(key, value): (&str, &str)| {
+            (!key.is_empty() && !value.is_empty()).then(|| (key.to_owned(), value.to_owned()))
+        };
+        labels.map(label).collect::<Option<_>>().map(Self).ok_or(AS_IN_SCHEMA)
+    }
+}
+
+/// Whether a directory is trusted: a boolean, or `ask`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "Value")]
+#[schemars(inline, !try_from)]
+pub(super) struct Trust(#[schemars(schema_with = "trust_schema")] pub(super) TrustChoice);
+
+fn trust_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": [true, false, "ask"] })
+}
+
+impl TryFrom<Value> for Trust {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::Bool(answer) => Ok(Self(TrustChoice::Answer(answer))),
+            value if value == "ask" => Ok(Self(TrustChoice::Ask)),
+            _ => Err(AS_IN_SCHEMA),
+        }
+    }
+}
+
+/// The items of the input of a turn, of which there is at least one; a string is one text item.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "Value")]
+#[schemars(inline, !try_from)]
+pub(super) struct Input(#[schemars(schema_with = "input_schema")] pub(super) Vec<Value>);
+
+impl Input {
+    /// What an input must be, as the rest of a sentence.
+    pub(super) const REQUIREMENT: &str = " must be a non-empty string or a non-empty array of items";
+}
+
+fn input_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["string", "array"],
+        "minItems": 1,
+        "items": {
+            "type": "object",
+            "required": ["type"],
+            "properties": { "type": { "enum": INPUT_TYPES } },
+            "if": { "properties": { "type": { "const": INPUT_TEXT } } },
+            "then": { "required": ["text"], "properties": { "text": { "type": "string", "pattern": "\\S" } } },
+        },
+    })
+}
+
+impl TryFrom<Value> for Input {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => {
+                Ok(Self(vec![json!({ "type": INPUT_TEXT, "text": text, "text_elements": [] })]))
+            }
+            Value::Array(items) if !items.is_empty() => {
+                items.iter().enumerate().try_for_each(|(index, item)| check_item(index, item))?;
+                Ok(Self(items))
+            }
+            _ => Err(Self::REQUIREMENT.to_owned()),
+        }
+    }
+}
+
+fn check_item(index: usize, item: &Value) -> Result<(), String> {
+    let types = || INPUT_TYPES.join(", ");
+    match item["type"].as_str() {
+        Some(INPUT_TEXT) if item["text"].as_str().is_none_or(|text| text.trim().is_empty()) => {
+            Err(format!("[{index}].text must be a non-empty string"))
+        }
+        Some(kind) if INPUT_TYPES.contains(&kind) => Ok(()),
+        Some(kind) => {
+            let short: String = kind.chars().take(100).collect();
+            Err(format!("[{index}].type must be one of {}; {short:?} is not", types()))
+        }
+        None => Err(format!("[{index}] must be an object whose type is one of {}", types())),
     }
 }

@@ -19,7 +19,7 @@ use crate::http::openapi::schemas::reference;
 /// The rules that hold for all routes, and the shape of failures.
 const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises the Codex app-server and keeps its sessions.\n\n\
     Trailing slashes of a path, unknown fields and unknown parameters are ignored. \
-    In a request body, strings are trimmed, except paths; an empty string or `null` counts as an absent field. \
+    In a request body, strings are trimmed, except paths; an empty string or `null` counts as an absent field; so does an empty parameter of a query. \
     A body with a `Content-Encoding` is rejected with 415. \
     A failure is `{\"ok\": false, \"error\": code, \"message\": sentence}`, sometimes with `details`; \
     an unknown route is answered with 404 and `not_found`.\n\n\
@@ -46,7 +46,8 @@ pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str
         let methods = paths.entry(route.path(event_stream_path)).or_insert_with(|| json!({}));
         methods[route.http_method().to_lowercase()] = operation(route, &mut generator);
         if let Some(schema) = route.body {
-            bodies.insert(schema.name.to_owned(), schemas::body(schema));
+            let (name, schema) = schemas::named(schema());
+            bodies.insert(name, schema);
         }
     }
     generator.subschema_for::<Failure>();
@@ -76,7 +77,8 @@ pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str
 
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut parameters: Vec<Value> = schemas::path_parameters(route.path).collect();
-    parameters.extend(route.query.iter().filter_map(schemas::parameter));
+    let (query, families) = route.query.map(|schema| schemas::query_parameters(schema())).unwrap_or_default();
+    parameters.extend(query);
     if route.supports_idempotency_key {
         parameters.push(schemas::idempotency_key());
     }
@@ -88,11 +90,9 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if route.needs_no_token() {
         operation["security"] = json!([{}]);
     }
-    let unnamed = route.query.iter().filter(|parameter| schemas::parameter(parameter).is_none());
-    let remarks: Vec<_> = std::iter::once(route.remarks)
-        .chain(unnamed.map(|parameter| parameter.description))
-        .filter(|remark| !remark.is_empty())
-        .collect();
+    let families = families.iter().filter_map(Value::as_str);
+    let remarks: Vec<_> =
+        [route.remarks].into_iter().chain(families).filter(|remark| !remark.is_empty()).collect();
     if !remarks.is_empty() {
         operation["description"] = remarks.join("\n\n").into();
     }
@@ -100,9 +100,12 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         operation["parameters"] = parameters.into();
     }
     if let Some(schema) = route.body {
+        let (name, schema) = schemas::named(schema());
+        // The others are valid without a field, and so without a body.
+        let is_required = ["required", "anyOf", "oneOf"].iter().any(|rule| schema.get(rule).is_some());
         operation["requestBody"] = json!({
-            "required": schema.is_required(),
-            "content": { "application/json": { "schema": reference(schema.name) } },
+            "required": is_required,
+            "content": { "application/json": { "schema": reference(&name) } },
         });
     }
     operation

@@ -13,11 +13,11 @@ use serde_json::{Map, Value};
 
 use crate::daemon::{DaemonError, RequestAnswer};
 use crate::http::app_state::AppState;
-use crate::http::bodies::ANSWER_REQUEST;
+use crate::http::bodies::AnswerRequest;
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
-use crate::http::queries::REQUEST_SESSION_ID;
-use crate::http::response;
+use crate::http::queries::RequestQuery;
+use crate::http::{parse, response};
 use crate::state::ServerRequest;
 
 /// One request.
@@ -37,8 +37,8 @@ pub(crate) struct Requests {
 
 /// Lists the requests, open ones first.
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
-    let session_id = REQUEST_SESSION_ID.last_value(uri.query());
-    let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
+    let query: RequestQuery = parse::query_of(&uri)?;
+    let session_id = query.session_id.as_deref();
     if let Some(session_id) = session_id {
         state.daemon.sessions.get(session_id)?;
     }
@@ -69,12 +69,17 @@ pub(crate) async fn respond(
 
 /// Parses the answer of a client: a decision, or a complete result.
 fn parse_answer(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
-    let mut body = ANSWER_REQUEST.parse(fields)?;
-    let ignored = body.take_ignored();
-    let answer = match body.take("decision") {
-        Some(decision) => RequestAnswer::Decision(decision),
-        // The schema requires one of the two.
-        None => RequestAnswer::Result(body.take("result").unwrap_or_default()),
+    let (body, ignored) = fields.parse::<AnswerRequest>()?;
+    let answer = match (body.decision, body.result) {
+        (Some(decision), None) => RequestAnswer::Decision(decision),
+        (None, Some(result)) => RequestAnswer::Result(result.into()),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request("Give either decision or result, not both."));
+        }
+        (None, None) => {
+            let message = "An answer needs decision, one of those offered, or a complete result.";
+            return Err(ApiError::bad_request(message));
+        }
     };
     Ok((answer, ignored))
 }

@@ -1,6 +1,5 @@
 //! The handlers of sessions: list, read, create, close; and of the models. Stateless.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,15 +11,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::daemon::{CreateSession, DaemonError, TrustChoice};
+use crate::daemon::{CreateSession, DaemonError};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
-use crate::http::bodies::CREATE_SESSION;
+use crate::http::bodies::{self, RequestHandling};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
-use crate::http::queries::{AFTER_SESSION, INTERRUPT_FIRST, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
-use crate::http::response;
-use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
+use crate::http::queries::{CloseQuery, Order, SessionQuery};
+use crate::http::{parse, response};
+use crate::state::{RequestPolicy, Session};
 
 /// Sessions, in the requested order.
 #[derive(Serialize, JsonSchema)]
@@ -53,59 +52,13 @@ pub(crate) struct Models {
 
 /// Lists all sessions, oldest first, or those that the query selects.
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
-    let session_query = SessionQuery::parse(uri.query().unwrap_or_default())?;
-    Ok(response::data(
-        StatusCode::OK,
-        SessionList { sessions: session_query.select(state.daemon.sessions.list())? },
-    ))
-}
-
-/// The selection and order of a session list.
-#[derive(Debug, Default)]
-struct SessionQuery {
-    status: Option<SessionStatus>,
-    purpose: Option<Purpose>,
-    metadata: Vec<(String, String)>,
-    newest_first: bool,
-    after: Option<String>,
-    limit: Option<usize>,
+    let query: SessionQuery = parse::query_of(&uri)?;
+    Ok(response::data(StatusCode::OK, SessionList { sessions: query.select(state.daemon.sessions.list())? }))
 }
 
 impl SessionQuery {
-    fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut session_query = Self::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                name if name == STATUS.name => {
-                    let is_active = STATUS.parse_variant(&value).map_err(ApiError::bad_request)? == "active";
-                    let status = if is_active { SessionStatus::Active } else { SessionStatus::Closed };
-                    session_query.status = Some(status);
-                }
-                name if name == PURPOSE.name => {
-                    let purpose = PURPOSE.parse_variant(&value).map_err(ApiError::bad_request)?;
-                    session_query.purpose = Purpose::from_name(purpose);
-                }
-                name if name == ORDER.name => {
-                    session_query.newest_first =
-                        ORDER.parse_variant(&value).map_err(ApiError::bad_request)? == "newest";
-                }
-                name if name == AFTER_SESSION.name => session_query.after = Some(value.into_owned()),
-                name if name == SESSION_LIMIT.name => {
-                    let limit = SESSION_LIMIT.parse_number(&value).map_err(ApiError::bad_request)?;
-                    session_query.limit = usize::try_from(limit).ok();
-                }
-                other => {
-                    if let Some(key) = other.strip_prefix(LABEL.name) {
-                        session_query.metadata.push((key.to_owned(), value.into_owned()));
-                    }
-                }
-            }
-        }
-        Ok(session_query)
-    }
-
     fn select(&self, mut sessions: Vec<Arc<Session>>) -> Result<Vec<Arc<Session>>, ApiError> {
-        if self.newest_first {
+        if self.order == Some(Order::Newest) {
             sessions.reverse();
         }
         if let Some(after) = &self.after {
@@ -113,14 +66,14 @@ impl SessionQuery {
             let index = index.ok_or_else(|| DaemonError::UnknownSession(after.clone()))?;
             sessions.drain(..=index);
         }
-        let has =
-            |session: &Session, (key, value): &(String, String)| session.metadata.get(key) == Some(value);
         sessions.retain(|session| {
             self.status.is_none_or(|status| session.status == status)
                 && self.purpose.is_none_or(|purpose| session.purpose == purpose)
-                && self.metadata.iter().all(|label| has(session, label))
+                && self.metadata.iter().all(|(key, value)| session.metadata.get(key) == Some(value))
         });
-        sessions.truncate(self.limit.unwrap_or(usize::MAX));
+        if let Some(limit) = self.limit {
+            sessions.truncate(usize::try_from(limit.0).unwrap_or(usize::MAX));
+        }
         Ok(sessions)
     }
 }
@@ -168,8 +121,8 @@ pub(crate) async fn close(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let interrupt = query.any(|(name, value)| name == INTERRUPT_FIRST.name && value == "true");
+    let query: CloseQuery = parse::query_of(&uri)?;
+    let interrupt = query.interrupt.unwrap_or_default();
     let (session, pending) = state.daemon.sessions.close(&session_id, interrupt).await?;
     let subject = Subject::new(&session_id, None);
     Ok(subject.attach_to(response::data(StatusCode::OK, ClosedSession { session, pending })))
@@ -177,38 +130,30 @@ pub(crate) async fn close(
 
 /// Parses the requested session, and the names of the ignored fields.
 fn parse_session(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
-    let mut body = CREATE_SESSION.parse(fields)?;
-    let mut ignored = body.take_ignored();
-    let purpose = body.take_text("purpose").and_then(|name| Purpose::from_name(&name)).unwrap_or_default();
-    let requests = RequestPolicy {
-        decline: body.take_text("requests").as_deref() == Some("decline"),
-        timeout_seconds: body.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
-    };
-    let (thread_id, fork_from) = (body.take_text("threadId"), body.take_text("forkFrom"));
-    let last_turn_id = body.take("lastTurnId");
-    let ephemeral = body.take("ephemeral");
-    let trust = body.take("trust").map(|trust| trust.as_bool().map_or(TrustChoice::Ask, TrustChoice::Answer));
-    let metadata = match body.take("metadata") {
-        Some(Value::Object(labels)) => {
-            let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));
-            labels.into_iter().filter_map(label).collect()
-        }
-        _ => BTreeMap::new(),
-    };
-    let mut settings = body.into_settings();
-    if let Some(ephemeral) = ephemeral
-        && thread_id.is_none()
-    {
+    let (mut body, mut ignored) = fields.parse::<bodies::CreateSession>()?;
+    if body.thread_id.is_some() && body.fork_from.is_some() {
+        return Err(ApiError::bad_request("Give either threadId or forkFrom, not both."));
+    }
+    if body.thread_id.is_some() {
         // `thread/resume` has no such parameter.
-        settings.insert("ephemeral".to_owned(), ephemeral);
+        body.ephemeral = None;
     }
-    match (last_turn_id, &fork_from) {
-        (Some(turn_id), Some(_)) => drop(settings.insert("lastTurnId".to_owned(), turn_id)),
+    if body.fork_from.is_none() && body.last_turn_id.take().is_some() {
         // Only a fork can end before its source.
-        (Some(_), None) => ignored.push("lastTurnId".to_owned()),
-        (None, _) => {}
+        ignored.push("lastTurnId".to_owned());
     }
-    let input =
-        CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, trust, key: None };
+    let input = CreateSession {
+        settings: bodies::forwarded(&body),
+        purpose: body.purpose.unwrap_or_default(),
+        metadata: body.metadata.unwrap_or_default().0,
+        thread_id: body.thread_id,
+        fork_from: body.fork_from,
+        requests: RequestPolicy {
+            decline: body.requests == Some(RequestHandling::Decline),
+            timeout_seconds: body.request_timeout_seconds.map(|seconds| seconds.0),
+        },
+        trust: body.trust.map(|trust| trust.0),
+        key: None,
+    };
     Ok((input, ignored))
 }

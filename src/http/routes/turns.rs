@@ -10,17 +10,18 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::codex::protocol::values::TURN_INTERRUPTED;
-use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, WhenBusy};
+use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
-use crate::http::bodies::{INTERRUPT_TURN, SUBMIT_TURN};
+use crate::http::bodies::{self, InterruptTurn};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
-use crate::http::queries::WAIT;
-use crate::http::response;
+use crate::http::queries::WaitQuery;
+use crate::http::values::Input;
+use crate::http::{parse, response};
 use crate::state::{Session, Turn};
 
 /// A turn of the thread of a session; absent values are `null`.
@@ -207,10 +208,8 @@ pub(crate) async fn resume_queue(
 
 /// Interrupts the running turn of a session.
 pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Result<Response, ApiError> {
-    let mut parsed = INTERRUPT_TURN.parse(Fields::read(body, state.body_limit()).await?)?;
-    let ignored = parsed.take_ignored();
-    let session_id = parsed.take_text("sessionId").unwrap_or_default();
-    let turn_id = parsed.take_text("turnId");
+    let (InterruptTurn { session_id, turn_id }, ignored) =
+        Fields::read(body, state.body_limit()).await?.parse()?;
     let Interrupted { turn, pending, commands_ended, reason } =
         state.daemon.turns.interrupt(&session_id, turn_id.as_deref()).await?;
     let body = InterruptAnswer {
@@ -227,28 +226,32 @@ pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Resu
 
 /// How long the response waits for the end of the turn.
 fn wait_timeout(uri: &Uri) -> Result<Option<Duration>, ApiError> {
-    let Some(value) = WAIT.last_value(uri.query()) else { return Ok(None) };
-    let seconds = WAIT.parse_number(value.trim()).map_err(ApiError::bad_request)?;
-    Ok(Some(Duration::from_secs(seconds)))
+    let query: WaitQuery = parse::query_of(uri)?;
+    Ok(query.wait.map(|seconds| Duration::from_secs(seconds.0)))
 }
 
 /// Parses the requested turn, and the names of the ignored fields.
 fn parse_turn(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
-    let mut parsed = SUBMIT_TURN.parse(fields)?;
-    let ignored = parsed.take_ignored();
-    // The schema requires a session and an input.
-    let session_id = parsed.take_text("sessionId").unwrap_or_default();
-    let input = match parsed.take("input").or(parsed.take("prompt")) {
-        Some(Value::Array(items)) => items,
-        text => vec![json!({ "type": "text", "text": text, "text_elements": [] })],
+    let (body, mut ignored) = fields.parse::<bodies::SubmitTurn>()?;
+    let settings = bodies::forwarded(&body);
+    let input = match (body.input, body.prompt) {
+        (Some(input), prompt) => {
+            if prompt.is_some() {
+                ignored.insert(0, "prompt".to_owned());
+            }
+            Ok(input)
+        }
+        (None, Some(prompt)) => Input::try_from(prompt),
+        (None, None) => Err(Input::REQUIREMENT.to_owned()),
     };
-    let expected_turn_id = parsed.take_text("expectedTurnId");
-    let when_busy = match parsed.take_text("whenBusy").as_deref() {
-        Some("steer") => WhenBusy::Steer,
-        Some("queue") => WhenBusy::Queue,
-        _ => WhenBusy::Refuse,
+    let Input(input) = input.map_err(|error| ApiError::bad_request(format!("input{error}.")))?;
+    let input = SubmitTurn {
+        session_id: body.session_id,
+        input,
+        expected_turn_id: body.expected_turn_id,
+        when_busy: body.when_busy.unwrap_or_default(),
+        settings,
+        key: None,
     };
-    let settings = parsed.into_settings();
-    let input = SubmitTurn { session_id, input, expected_turn_id, when_busy, settings, key: None };
     Ok((input, ignored))
 }

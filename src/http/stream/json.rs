@@ -71,7 +71,7 @@ pub(super) async fn respond(state: &AppState, query: &StreamQuery) -> Result<Res
         };
         for line in lines {
             if filter.passes(&line) {
-                if events.len() == query.limit || (bytes > 0 && bytes + line.len() > PAGE_BYTES) {
+                if events.len() == query.limit() || (bytes > 0 && bytes + line.len() > PAGE_BYTES) {
                     break 'page;
                 }
                 bytes += line.len();

@@ -19,7 +19,6 @@ mod websocket;
 
 pub(super) use handler::events;
 pub(super) use json::Page;
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use query::StreamQuery;
 pub(super) use subscribers::{Subscribers, Transport};
 pub(super) use websocket::CLOSE_TIMEOUT;

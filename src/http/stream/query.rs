@@ -1,59 +1,70 @@
 //! Parses the query of the event stream. Stateless; called by the event stream handler.
 
-use crate::http::queries::{AFTER_CURSOR, EVENT_LIMIT, EVENT_SESSION_ID, EVENT_TYPES, ON_GAP};
+use schemars::JsonSchema;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use crate::http::parse;
+use crate::http::values::WholeNumber;
 use crate::journal::Cursor;
 
-/// The default number of events in a page.
-const DEFAULT_PAGE_EVENTS: usize = 100;
+/// The maximum number of events in a page.
+const MAX_PAGE_EVENTS: u64 = 1000;
 
-/// The parameters of the event stream; unknown ones are ignored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The query of the event stream; unknown parameters are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct StreamQuery {
-    /// The last event that the client has.
+    /// The cursor of the last event that the client has; by default a page starts with the oldest event.
+    #[serde(default, deserialize_with = "cursor")]
+    #[schemars(with = "Option<String>", extend("pattern" = "^([0-9A-Za-z]+-)?[0-9]+$"))]
     pub(crate) after: Option<Cursor>,
-    /// The maximum number of events in a page.
-    pub(crate) limit: usize,
-    /// Only events about this session.
+    /// The maximum number of events in a page; default: 100.
+    #[serde(default = "default_limit")]
+    limit: WholeNumber<1, MAX_PAGE_EVENTS>,
+    /// Only events about this session or its thread.
     pub(crate) session_id: Option<String>,
-    /// Only events whose type starts with one of these; empty means all.
+    /// Only events whose type starts with this prefix; when repeated, with any of the prefixes.
+    #[serde(default, rename = "type")]
     pub(crate) types: Vec<String>,
-    /// Whether to continue with the current state when the cursor has expired.
-    pub(crate) resync: bool,
+    /// What a WebSocket does when the cursor has expired: close (the default), or continue with the current state.
+    #[serde(default)]
+    on_gap: OnGap,
+}
+
+/// What a WebSocket does when its cursor has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnGap {
+    #[default]
+    Close,
+    Resync,
 }
 
 impl StreamQuery {
     /// Parses a query string; the error is a sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut query = Self {
-            after: None,
-            limit: DEFAULT_PAGE_EVENTS,
-            session_id: None,
-            types: Vec::new(),
-            resync: false,
-        };
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            let value = value.trim();
-            if value.is_empty() {
-                continue;
-            }
-            match &*name {
-                name if name == AFTER_CURSOR.name => query.after = Some(parse_cursor(value)?),
-                name if name == EVENT_LIMIT.name => {
-                    query.limit =
-                        usize::try_from(EVENT_LIMIT.parse_number(value)?).unwrap_or(DEFAULT_PAGE_EVENTS);
-                }
-                name if name == EVENT_SESSION_ID.name => query.session_id = Some(value.to_owned()),
-                name if name == EVENT_TYPES.name => query.types.push(value.to_owned()),
-                name if name == ON_GAP.name => query.resync = ON_GAP.parse_variant(value)? == "resync",
-                _ => {}
-            }
-        }
-        Ok(query)
+        parse::query(text)
+    }
+
+    /// Whether to continue with the current state when the cursor has expired.
+    pub(crate) fn resyncs(&self) -> bool {
+        self.on_gap == OnGap::Resync
+    }
+
+    /// The maximum number of events in a page.
+    pub(crate) fn limit(&self) -> usize {
+        usize::try_from(self.limit.0).unwrap_or(usize::MAX)
     }
 }
 
-pub(super) fn parse_cursor(value: &str) -> Result<Cursor, String> {
-    value.parse().map_err(|error| format!("{}: {error}.", AFTER_CURSOR.name))
+fn default_limit() -> WholeNumber<1, MAX_PAGE_EVENTS> {
+    WholeNumber(100)
+}
+
+fn cursor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cursor>, D::Error> {
+    let cursor = String::deserialize(deserializer)?.parse();
+    cursor.map(Some).map_err(|error| D::Error::custom(format!(": {error}")))
 }
 
 #[cfg(test)]
@@ -67,14 +78,14 @@ mod tests {
         );
         let expected = StreamQuery {
             after: Some(Cursor { epoch: Some("ab".to_owned()), seq: 7 }),
-            limit: 3,
+            limit: WholeNumber(3),
             session_id: Some("s 1".to_owned()),
             types: vec!["app-server.".to_owned(), "turn.".to_owned()],
-            resync: true,
+            on_gap: OnGap::Resync,
         };
         assert_eq!(query, Ok(expected));
         let plain = StreamQuery::parse("after=&type=").unwrap();
-        assert_eq!((plain.after, plain.limit, plain.types.len()), (None, DEFAULT_PAGE_EVENTS, 0));
+        assert_eq!((&plain.after, plain.limit(), plain.types.len()), (&None, 100, 0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::feed::{Feed, FeedOutput};
 use super::filter::Filter;
 use super::gap::{gap_notice, lost_notice};
-use super::query::{self, StreamQuery};
+use super::query::StreamQuery;
 use crate::http::app_state::AppState;
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
@@ -41,7 +41,9 @@ pub(super) fn respond(
     // A browser that reconnects repeats the URL, and sends its position in a header.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
     let after = match last.filter(|last| !last.is_empty()) {
-        Some(last) => Some(query::parse_cursor(last).map_err(ApiError::bad_request)?),
+        Some(last) => {
+            Some(last.parse().map_err(|error| ApiError::bad_request(format!("Last-Event-ID: {error}.")))?)
+        }
         None => query.after.clone(),
     };
     let cursor = match &after {

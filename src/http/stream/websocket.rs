@@ -273,7 +273,7 @@ impl Client<'_> {
         gap["type"] = "gap".into();
         gap["message"] = format!("{expired}.").into();
         self.send(frame(&gap)).await?;
-        if !query.resync {
+        if !query.resyncs() {
             return Ok(Some(CloseReason::close(CURSOR_GONE, "The events after this cursor have expired.")));
         }
         let now = self.send_hello().await?;

@@ -69,7 +69,7 @@ async fn turn_request_with_wait_returns_finished_turn() {
     // A wait that ends before the turn is not an error.
     let answer = start_turn("hang", "?wait=1").await;
     assert_eq!(answer.data(202)["turn"]["status"], "inProgress");
-    for wrong in ["?wait=", "?wait=x", "?wait=-1", "?wait=1.5", "?wait=3601"] {
+    for wrong in ["?wait=x", "?wait=-1", "?wait=1.5", "?wait=3601"] {
         let message = start_turn("hello", wrong).await.error(400, "bad_request").to_owned();
         assert!(message.contains("wait") && message.contains("3600"), "{wrong}: {message}");
     }
