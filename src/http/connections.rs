@@ -3,8 +3,8 @@
 //! [`ConnectionLimiter`] owns the permits and the list of connections that wait for their client. `server` acquires a
 //! [`Slot`] per connection, and the connection (`socket`, `request_body`) marks it as waiting or busy.
 //!
-//! Invariants: at most `limit` slots exist, and only a connection that waits for a request, or for the rest of one, is
-//! ever evicted.
+//! Invariants: at most `limit` slots exist, and only a connection that waits for a request, or for the rest of one, or
+//! whose client sends no more, is ever evicted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

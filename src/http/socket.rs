@@ -53,11 +53,10 @@ impl Socket {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether the client has closed its side.
+    /// Whether the client has closed its side, or the connection; TCP does not tell one from the other.
     ///
     /// hyper does not read while it responds, because the end of the requests does not mean that the client has stopped
-    /// reading. The client of an event stream has nothing more to say, and without this a stream without events would
-    /// stay until the second keep-alive.
+    /// reading.
     fn has_hung_up(&self, context: &mut Context<'_>) -> bool {
         let mut byte = [0];
         matches!(self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(0) | Err(_)))
@@ -103,8 +102,14 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.slot.is_streaming.load(Ordering::Relaxed) && self.has_hung_up(context) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        if !self.slot.is_upgraded.load(Ordering::Relaxed) && self.has_hung_up(context) {
+            // The client of an event stream has nothing more to say, and a stream without events would stay until the
+            // second keep-alive. Another client may still read the response that it waits for, up to an hour, so its
+            // connection only has to make room.
+            if self.slot.is_streaming.load(Ordering::Relaxed) {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            self.slot.mark_waiting();
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         self.apply_timeout(context, flushed)

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::raw_connection::{HANDSHAKE, RawConnection, head};
 use super::slow_clients::{ClientKind, ClosedClient, ProbeClient, SlowClients, p99};
-use crate::api::{new_session, request_bytes, start_turn, wait_until_idle, wait_until_ready};
+use crate::api::{new_session, request_bytes, session_record, start_turn, wait_until_idle, wait_until_ready};
 use crate::support::daemon::Daemon;
-use crate::support::http::{Target, get};
+use crate::support::http::{Target, get, post};
 use crate::support::skip::runs_long;
 use crate::support::sse::EventSource;
 use crate::support::wait::wait_until_async;
@@ -208,7 +210,7 @@ async fn connection_limiter_rejects_new_connections_when_none_can_be_evicted() {
     assert_full(&daemon).await;
     // The open streams still work.
     for stream in &mut streams {
-        let pong = stream.ask(&serde_json::json!({ "type": "ping" })).await;
+        let pong = stream.ask(&json!({ "type": "ping" })).await;
         assert_eq!(pong["type"], "pong");
     }
     streams.pop();
@@ -255,6 +257,36 @@ async fn connection_limiter_evicts_longest_idle() {
     // The other connection is still open.
     second.send(format!("Host: {}\r\n\r\n", daemon.authority())).await;
     assert_eq!(second.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn connection_limiter_evicts_clients_that_left_while_they_waited() {
+    let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
+    wait_until_ready(&daemon).await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let session_id = new_session(&daemon).await;
+        let turn = json!({ "sessionId": session_id, "input": "hang" });
+        let mut connection = RawConnection::connect(&daemon).await;
+        connection.send(request_bytes(&daemon, "/v1/codexd/turn?wait=600", &turn)).await;
+        wait_until_async("the start of the turn", async || {
+            session_record(&daemon, &session_id).await["currentTurnId"].as_str().map(drop)
+        })
+        .await;
+        waiting.push((session_id, connection));
+    }
+    let mut stream = EventStream::connect(&daemon).await;
+    stream.hello().await;
+    let is_full = async || (get(&daemon, "/healthz").await.status == 503).then_some(());
+    wait_until_async("all connections to be in use", is_full).await;
+    // Two clients leave.
+    waiting.drain(..2);
+    wait_for_free_connection(&daemon).await;
+    // The third sends no more, and still reads.
+    let (session_id, mut connection) = waiting.remove(0);
+    connection.stream.shutdown().await.unwrap();
+    post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await.data(202);
+    assert_eq!(connection.response().await.status, 202);
 }
 
 #[tokio::test]
@@ -311,7 +343,7 @@ async fn head_timeout_closes_kept_alive_connection() {
 async fn pipelined_requests_are_answered_in_order() {
     let daemon = Daemon::builder().start().await;
     let mut connection = RawConnection::connect(&daemon).await;
-    let session = request_bytes(&daemon, "/v1/codexd/sessions", &serde_json::json!({}));
+    let session = request_bytes(&daemon, "/v1/codexd/sessions", &json!({}));
     let session = session.replace("connection: close\r\n", "");
     let requests = [
         head(&daemon, "GET /healthz", ""),
