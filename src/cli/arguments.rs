@@ -1,5 +1,6 @@
 //! The arguments of the program, as clap parses them. The doc comments are the help texts.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -74,6 +75,15 @@ pub enum Command {
         /// Instance name of the daemon, which marks its processes
         #[arg(long, value_name = "NAME")]
         instance: String,
+    },
+    /// Run a program in a session of its own, so that it outlives codexd
+    #[command(hide = true)]
+    Detach {
+        /// Program to run
+        program: OsString,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Run the demo app-server on stdin and stdout
     #[command(hide = true)]

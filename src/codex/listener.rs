@@ -30,6 +30,8 @@ pub struct Closed {
     pub exit: Option<Exit>,
     /// Whether we ended it.
     pub expected: bool,
+    /// Whether the app-server may run on without it, as an external one does: then its turns are not over.
+    pub app_server_outlives_it: bool,
 }
 
 /// The app-server failed and will be restarted.
@@ -58,6 +60,13 @@ pub enum AppServerEvent<'a> {
     Started {
         /// Its PID.
         pid: Option<u32>,
+    },
+    /// codexd is connected to the app-server that all programs of the user share.
+    Joined {
+        /// The PID of the app-server, where the system reports it.
+        pid: Option<u32>,
+        /// Whether it is the one of the connection before.
+        is_known: bool,
     },
     /// The process could not be started.
     SpawnFailed {

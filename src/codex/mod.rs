@@ -23,6 +23,7 @@ mod transport;
 
 pub use listener::{AppServerEvent, Backlog, Closed, Listener, RestartScheduled};
 pub use process::child::{ChildRecord, FindProgram, Program, RecordChild};
+pub use process::detached::{DetachedProgram, OpenOutput, SystemdManager, run as run_detached};
 pub use process::escapes::EscapeFilter;
 pub use process::exit::Exit;
 pub use process::filter::INSTANCE_VARIABLE;
@@ -49,5 +50,6 @@ pub(crate) use rpc::{
 };
 pub use supervisor::availability::{Availability, Failure, Waiting};
 pub use supervisor::plan::{App, Plan};
+pub use supervisor::remote::{KnownServer, RecordServer, SharedServer};
 pub use supervisor::task::Supervisor;
 pub use transport::websocket::Address;

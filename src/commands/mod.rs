@@ -124,6 +124,11 @@ pub fn run(command: Command) -> ExitCode {
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
         Command::Guard { instance } => return codex::run_guard(&instance),
+        Command::Detach { program, arguments } => {
+            let error = codex::run_detached(&program, &arguments);
+            output::print_error(&format!("Error: {} could not be started: {error}.", program.display()));
+            return ExitCode::FAILURE;
+        }
         Command::DemoAppServer { store } => return crate::demo::run(store),
     };
     outcome.unwrap_or_else(|failure| failed(&failure))

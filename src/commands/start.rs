@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::runtime::runtime;
 use super::{demo, logging, output, watchdog};
 use crate::codex;
-use crate::config::{Config, LocalApiBase};
+use crate::config::{ChildStrategy, Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::http::{App, Server, StatusView, TokenFile};
 
@@ -80,7 +80,10 @@ impl Running {
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("Failed to read the address of the listener: {error}.")))?;
-        if let Err(error) = codex::become_subreaper() {
+        // Under the other strategies no process is ours to end.
+        if config.server.strategy == ChildStrategy::Spawn
+            && let Err(error) = codex::become_subreaper()
+        {
             tracing::warn!(%error, "failed to become a child subreaper; orphans are found by environment only");
         }
         #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]

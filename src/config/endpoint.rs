@@ -1,7 +1,7 @@
-//! The endpoint of the app-server, and whether codexd starts it.
+//! The endpoint of the app-server, and whether codexd starts and ends it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hyper::Uri;
 use serde::Serialize;
@@ -9,12 +9,15 @@ use serde::Serialize;
 use super::address::{parse_port, split_port};
 use super::redact::without_secrets;
 
-/// Whether codexd starts the app-server.
+/// Whether codexd starts and ends the app-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChildStrategy {
     /// codexd starts, supervises and stops it.
     Spawn,
+    /// One for all programs of the user, at Codex's control socket: codexd connects to it, starts it if none runs, and
+    /// never ends it.
+    Shared,
     /// It runs by itself, and codexd connects to it.
     External,
 }
@@ -24,10 +27,19 @@ impl ChildStrategy {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Spawn => "spawn",
+            Self::Shared => "shared",
             Self::External => "external",
         }
     }
+
+    /// Whether the app-server has other clients and outlives codexd, so that its turns are not ours to end.
+    pub fn has_other_clients(self) -> bool {
+        self != Self::Spawn
+    }
 }
+
+/// The beginning of the endpoint of a Unix socket; alone it is Codex's control socket.
+pub(super) const SOCKET_SCHEME: &str = "unix://";
 
 /// How to reach the app-server.
 ///
@@ -67,9 +79,17 @@ impl ServerEndpoint {
         Self { text: label.to_owned(), target: Endpoint::Stdio }
     }
 
-    /// Parses the endpoint of an external app-server; `http` means `ws` and `https` means `wss`. An error is a sentence
-    /// without secrets.
-    pub fn external(text: &str) -> Result<Self, String> {
+    /// The app-server at this socket, an absolute path.
+    pub fn at_socket(path: &Path) -> Self {
+        Self { text: format!("{SOCKET_SCHEME}{}", path.display()), target: Endpoint::Unix(path.to_owned()) }
+    }
+
+    /// Parses the endpoint of an external app-server; `http` means `ws` and `https` means `wss`, and `unix://` alone is
+    /// Codex's control socket, where one is known. An error is a sentence without secrets.
+    pub fn external(text: &str, control_socket: Option<&Path>) -> Result<Self, String> {
+        if let Some(path) = control_socket.filter(|_| text.eq_ignore_ascii_case(SOCKET_SCHEME)) {
+            return Ok(Self::at_socket(path));
+        }
         let shown = without_secrets(text);
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
         let target = match scheme.to_ascii_lowercase().as_str() {
@@ -88,7 +108,8 @@ impl ServerEndpoint {
                 if !path.is_absolute() || path.file_name().is_none() || rest.ends_with('/') =>
             {
                 Err(format!(
-                    "{shown:?} is not the absolute path of a socket; use the form unix:///path/to/socket."
+                    "{shown:?} is not the absolute path of a socket; use the form unix:///path/to/socket, or unix:// for the control \
+                     socket of Codex."
                 ))
             }
             // A WebSocket address must not have a fragment (RFC 6455, section 3).
@@ -161,12 +182,12 @@ mod tests {
             "wss://LocalHost:4500",
             "http://user:secret@localhost/",
         ] {
-            assert!(ServerEndpoint::external(here).unwrap().is_on_this_machine(), "{here}");
+            assert!(ServerEndpoint::external(here, None).unwrap().is_on_this_machine(), "{here}");
         }
         for elsewhere in
             ["ws://example.com", "wss://192.0.2.1:1", "ws://[2001:db8::1]:1", "ws://localhost.example"]
         {
-            assert!(!ServerEndpoint::external(elsewhere).unwrap().is_on_this_machine(), "{elsewhere}");
+            assert!(!ServerEndpoint::external(elsewhere, None).unwrap().is_on_this_machine(), "{elsewhere}");
         }
     }
 
@@ -180,8 +201,20 @@ mod tests {
             ("https://user:password@host", web_socket("wss://user:password@host")),
             ("unix:///run/codex.sock", Endpoint::Unix("/run/codex.sock".into())),
         ] {
-            assert_eq!(ServerEndpoint::external(text).unwrap().target(), &target);
+            assert_eq!(ServerEndpoint::external(text, None).unwrap().target(), &target);
         }
+    }
+
+    #[test]
+    fn endpoint_is_the_control_socket_for_the_scheme_alone() {
+        let socket = Path::new("/home/me/.codex/app-server-control/app-server-control.sock");
+        for text in ["unix://", "UNIX://"] {
+            let endpoint = ServerEndpoint::external(text, Some(socket)).unwrap();
+            assert_eq!(endpoint.target(), &Endpoint::Unix(socket.to_owned()));
+            assert_eq!(endpoint.to_string(), format!("unix://{}", socket.display()));
+        }
+        let other = ServerEndpoint::external("unix:///run/a.sock", Some(socket)).unwrap();
+        assert_eq!(other.target(), &Endpoint::Unix("/run/a.sock".into()));
     }
 
     #[test]
@@ -208,7 +241,7 @@ mod tests {
             ("unix:///run/", SOCKET_PATH),
         ];
         for (text, error) in cases {
-            let refusal = ServerEndpoint::external(text).unwrap_err();
+            let refusal = ServerEndpoint::external(text, None).unwrap_err();
             assert!(refusal.contains(error), "{text}: {refusal}");
             assert!(refusal.contains(&format!("{:?}", without_secrets(text))), "{text}: {refusal}");
             assert!(!refusal.contains("secret"), "{refusal}");
@@ -218,13 +251,13 @@ mod tests {
     #[test]
     fn endpoint_hides_secrets_in_display_and_debug() {
         for endpoint in [
-            ServerEndpoint::external("wss://user:secret@host/path?token=secret").unwrap(),
+            ServerEndpoint::external("wss://user:secret@host/path?token=secret", None).unwrap(),
             ServerEndpoint::spawned("wss://user:secret@host/path?token=secret"),
         ] {
             assert_eq!(endpoint.to_string(), "wss://***@host/path?***");
             assert!(endpoint.has_secrets());
             assert!(!format!("{endpoint:?}").contains("secret"));
         }
-        assert!(!ServerEndpoint::external("wss://host/path").unwrap().has_secrets());
+        assert!(!ServerEndpoint::external("wss://host/path", None).unwrap().has_secrets());
     }
 }

@@ -60,6 +60,11 @@ pub enum ConfigError {
         "The server strategy is external, which needs the address of a running app-server: set --server-endpoint or BAA_CODEXD_SERVER_ENDPOINT."
     )]
     EndpointMissing,
+    /// The strategy is shared, and the directory of Codex is not known.
+    #[error(
+        "The control socket of Codex is in its directory, and neither CODEX_HOME nor HOME is set; set one of them."
+    )]
+    NoHomeForControlSocket,
     /// The default working directory of the app-server cannot be used.
     #[error("The app-server cannot start in {}, which comes from {origin}: {reason}; choose another directory with --server-cwd.", path.display())]
     DefaultServerCwd {

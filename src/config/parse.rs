@@ -53,8 +53,9 @@ pub(super) fn mode(value: &str) -> Result<String, String> {
 pub(super) fn strategy(value: &str) -> Result<ChildStrategy, String> {
     match text(value)?.as_str() {
         "spawn" => Ok(ChildStrategy::Spawn),
+        "shared" => Ok(ChildStrategy::Shared),
         "external" => Ok(ChildStrategy::External),
-        other => Err(format!("the strategy {other:?} does not exist; use spawn or external.")),
+        other => Err(format!("the strategy {other:?} does not exist; use spawn, shared or external.")),
     }
 }
 

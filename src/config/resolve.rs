@@ -1,9 +1,9 @@
 //! Adds the defaults that depend on other settings or on the machine.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
-use super::endpoint::{ChildStrategy, ServerEndpoint};
+use super::endpoint::{ChildStrategy, SOCKET_SCHEME, ServerEndpoint};
 use super::environment::{Environment, path_in, process_environment};
 use super::error::ConfigError;
 use super::origin::parse_origin;
@@ -12,7 +12,13 @@ use super::platform::Platform;
 use super::report::{DEFAULT, Report};
 use super::settings::{LOG_FILTER, PathSettings, Settings, Sources};
 use super::values::{ChildEnvironment, Config, Paths, ServerConfig};
-use crate::codex::protocol::environment::{CODEX_HOME, DEFAULT_CODEX_HOME};
+use crate::codex::protocol::environment::{CODEX_HOME, CONTROL_SOCKET, DEFAULT_CODEX_HOME};
+
+/// The variable in which systemd passes the PID of the process that it started (systemd.exec(5)).
+const SYSTEMD_EXEC_PID: &str = "SYSTEMD_EXEC_PID";
+/// Why another endpoint cannot be set with the strategy `shared`.
+const SHARED_ENDPOINT: &str = "the shared app-server is always at the control socket of Codex; remove this setting, or connect to \
+     another app-server with --server-strategy external.";
 
 impl Config {
     /// Validates the settings and adds the defaults that depend on others, on the platform and on `environment`.
@@ -47,7 +53,11 @@ pub(super) fn resolve(
     let cwd = resolver.server_cwd(&settings)?;
     let server = &mut settings.server;
     server.server_cwd = Some(cwd.clone());
-    server.server_endpoint = resolver.endpoint(server.server_strategy, &server.server_endpoint.text)?;
+    // The directory of Codex's own files.
+    let codex_home = path_in(environment, CODEX_HOME)
+        .or_else(|| Some(path_in(environment, "HOME")?.join(DEFAULT_CODEX_HOME)));
+    server.server_endpoint =
+        resolver.endpoint(server.server_strategy, &server.server_endpoint.text, codex_home.as_deref())?;
     server.server_arg = resolver.list("server-arg", &server.server_arg)?;
     let origins = resolver.list("allowed-origin", &settings.http.allowed_origin)?;
     let origins: Result<_, _> = origins.iter().map(|origin| parse_origin(origin)).collect();
@@ -74,9 +84,9 @@ pub(super) fn resolve(
             cwd,
             child_environment: ChildEnvironment {
                 path: environment.get(OsStr::new("PATH")).cloned(),
-                // The directory of Codex's own files.
-                codex_home: path_in(environment, CODEX_HOME)
-                    .or_else(|| Some(path_in(environment, "HOME")?.join(DEFAULT_CODEX_HOME))),
+                codex_home,
+                systemd: (environment.get(OsStr::new(SYSTEMD_EXEC_PID)) == Some(&own_pid()))
+                    .then(|| environment.contains_key(OsStr::new("XDG_RUNTIME_DIR"))),
             },
             demo: false,
         },
@@ -88,6 +98,10 @@ pub(super) fn resolve(
             .and_then(|name| name.to_str().map(str::to_owned)),
         report,
     })
+}
+
+fn own_pid() -> OsString {
+    std::process::id().to_string().into()
 }
 
 /// Computes defaults, and notes in the report where they came from.
@@ -155,10 +169,28 @@ impl Resolver<'_> {
         }
     }
 
-    fn endpoint(&self, strategy: ChildStrategy, text: &str) -> Result<ServerEndpoint, ConfigError> {
+    fn endpoint(
+        &self,
+        strategy: ChildStrategy,
+        text: &str,
+        codex_home: Option<&Path>,
+    ) -> Result<ServerEndpoint, ConfigError> {
         let name = "server-endpoint";
+        // Codex requires that the directory exists, so a relative one is one of the current directory.
+        let control_socket = codex_home.and_then(|home| std::path::absolute(home.join(CONTROL_SOCKET)).ok());
         if strategy == ChildStrategy::Spawn {
             return Ok(ServerEndpoint::spawned(text.trim()));
+        }
+        if strategy == ChildStrategy::Shared {
+            let Some(socket) = control_socket else {
+                return Err(ConfigError::NoHomeForControlSocket);
+            };
+            let endpoint = ServerEndpoint::at_socket(&socket);
+            let is_it = text.trim().eq_ignore_ascii_case(SOCKET_SCHEME) || text.trim() == endpoint.text;
+            return match self.report.source(name) == DEFAULT || is_it {
+                true => Ok(endpoint),
+                false => Err(self.report.invalid(name, SHARED_ENDPOINT.to_owned())),
+            };
         }
         if self.report.source(name) == DEFAULT {
             return Err(ConfigError::EndpointMissing);
@@ -166,7 +198,8 @@ impl Resolver<'_> {
         // The rest of a unix:// endpoint is a path.
         let is_path = text.trim_start().to_ascii_lowercase().starts_with("unix://");
         let text = if is_path { text.trim_start() } else { text.trim() };
-        ServerEndpoint::external(text).map_err(|problem| self.report.invalid(name, problem))
+        ServerEndpoint::external(text, control_socket.as_deref())
+            .map_err(|problem| self.report.invalid(name, problem))
     }
 
     /// The values of a setting that may have several. Flags are taken literally, an environment variable is a list.

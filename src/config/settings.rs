@@ -163,12 +163,15 @@ pub struct ServerSettings {
     pub mode: String,
     /// Endpoint of an external app-server (ws, wss, http, https or unix)
     ///
-    /// It is only a label if the app-server is spawned.
+    /// unix:// alone is the control socket of Codex. It is only a label if the app-server is spawned.
     #[arg(long, env = "BAA_CODEXD_SERVER_ENDPOINT", value_name = "URL", default_value = "stdio://codex-app-server",
           value_parser = endpoint)]
     #[serde(serialize_with = "as_display")]
     pub server_endpoint: ServerEndpoint,
-    /// spawn: start the app-server; external: connect to a running one
+    /// spawn: start an own app-server; shared: use that of the machine; external: connect to a running one
+    ///
+    /// shared (Codex 0.160 or newer) connects to the control socket of Codex, as codex in a terminal does, and starts
+    /// an app-server there if none runs; codexd never ends it.
     #[arg(long, env = "BAA_CODEXD_SERVER_STRATEGY", value_name = "STRATEGY", default_value = "spawn",
           value_parser = strategy)]
     pub server_strategy: ChildStrategy,

@@ -103,7 +103,11 @@ fn config_uses_defaults_without_flags_and_variables() {
     assert_eq!(config.server.cwd, machine.home());
     assert_eq!(
         config.server.child_environment,
-        ChildEnvironment { path: None, codex_home: config.server.child_environment.codex_home.clone() }
+        ChildEnvironment {
+            path: None,
+            codex_home: config.server.child_environment.codex_home.clone(),
+            systemd: None
+        }
     );
     assert_eq!(config.log_filter, "info");
     assert_eq!(config.paths.repo_root, None);
@@ -281,7 +285,7 @@ fn config_rejects_invalid_values_in_one_sentence() {
         (
             "server-strategy",
             "fork",
-            "--server-strategy: the strategy \"fork\" does not exist; use spawn or external.",
+            "--server-strategy: the strategy \"fork\" does not exist; use spawn, shared or external.",
         ),
         (
             "server-command",

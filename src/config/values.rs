@@ -69,6 +69,10 @@ pub struct Paths {
     pub recent_events: PathBuf,
     /// The running app-server; the file exists only while one runs.
     pub child: PathBuf,
+    /// The shared app-server that was joined last.
+    pub shared_server: PathBuf,
+    /// The output of the shared app-server, where codexd started it.
+    pub shared_server_log: PathBuf,
 }
 
 impl Paths {
@@ -83,6 +87,8 @@ impl Paths {
             session_registry: state_dir.join("session-registry.json"),
             recent_events: state_dir.join("recent-events.json"),
             child: state_dir.join("child.json"),
+            shared_server: state_dir.join("shared-server.json"),
+            shared_server_log: logs_dir.join("app-server.log"),
             repo_root,
             logs_dir,
             state_dir,
@@ -116,4 +122,7 @@ pub struct ChildEnvironment {
     pub path: Option<OsString>,
     /// The directory of Codex's own files: `CODEX_HOME`, or `.codex` in the home directory.
     pub codex_home: Option<PathBuf>,
+    /// Whether the manager of the user (`true`) or of the system started this process as a service of systemd; `None` where
+    /// systemd did not.
+    pub systemd: Option<bool>,
 }

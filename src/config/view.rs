@@ -98,7 +98,7 @@ pub struct ServerView {
     pub mode: &'static str,
     /// Where the app-server is, secrets hidden.
     pub endpoint: String,
-    /// `spawn` or `external`.
+    /// `spawn`, `shared` or `external`.
     pub child_strategy: &'static str,
     /// The program as it was set.
     pub child_command: String,

@@ -1,4 +1,5 @@
-//! The app-server of this daemon: how it is run (`plan`), its process (`child_file`), and calls to it (`calls`).
+//! The app-server of this daemon: how it is run (`plan`), its process (`child_file`,
+//! `shared_server`), and calls to it (`calls`).
 
 pub(in crate::daemon) mod availability;
 pub(in crate::daemon) mod calls;
@@ -10,3 +11,5 @@ pub(in crate::daemon) mod child_file;
 pub(in crate::daemon) mod plan;
 pub(in crate::daemon) mod read_response;
 pub(in crate::daemon) mod record_on_reply;
+#[expect(clippy::disallowed_methods, reason = "the supervisor calls it on a thread of a pool")]
+mod shared_server;

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::protocol::{errors, notifications};
 use crate::codex::rpc::wire::{RequestId, RpcError};
 use crate::codex::{AppServerEvent, EscapeFilter, Exit, Listener, Outline, redact};
-use crate::config::{ChildStrategy, Config};
+use crate::config::Config;
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
 use crate::daemon::mcp_servers::FailedMcpServer;
@@ -93,19 +92,20 @@ impl EventHandler {
     fn open_request(&mut self, id: RequestId, method: &str, params: Value) {
         let defaults = RequestDefaults {
             timeout: self.to.config.limits.request_timeout,
-            has_other_clients: self.to.config.server.strategy == ChildStrategy::External,
+            has_other_clients: self.to.config.server.strategy.has_other_clients(),
         };
         let follow_up = self.to.open.open(self.generation, id, method, params, defaults);
-        // The receiver is gone when the daemon stops; the end of the connection answers the app-server.
-        let _ = self.to.follow_ups.send(follow_up);
+        if let Some(follow_up) = follow_up {
+            // The receiver is gone when the daemon stops; the end of the connection answers the app-server.
+            let _ = self.to.follow_ups.send(follow_up);
+        }
     }
 
     /// Handles a message that was too long to keep: records what it was, refuses a request, and has skipped items read.
     fn handle_skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
         let method = outline.method.as_deref();
         // Another client of an external app-server may have received all of it, and can answer.
-        let is_left_to_others =
-            self.to.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
+        let is_left_to_others = self.to.config.server.strategy.has_other_clients();
         let is_refused = method.is_some() && outline.id.is_some() && !is_left_to_others;
         self.new_events.push(events::message_skipped(bytes, cap, outline, is_refused).into());
         let Some(method) = outline.method.as_deref() else { return };
@@ -123,7 +123,7 @@ impl EventHandler {
             }
             let generation = self.generation;
             let message = format!("{method} is {bytes} bytes long, and the limit is {cap} (--line-cap)");
-            let error = RpcError { code: errors::INVALID_REQUEST, message };
+            let error = RpcError { code: errors::INVALID_REQUEST, message, data: None };
             let _ = self.to.follow_ups.send(FollowUp::RefuseRequest { generation, id, error });
             return;
         }
@@ -182,7 +182,8 @@ impl EventHandler {
 
 impl Listener for EventHandler {
     fn on_event(&mut self, event: AppServerEvent<'_>) {
-        let endpoint = || self.to.config.server.endpoint.to_string();
+        let config = Arc::clone(&self.to.config);
+        let endpoint = || config.server.endpoint.to_string();
         let event = match event {
             AppServerEvent::Notification { method, params } => {
                 self.note_activity(params);
@@ -230,6 +231,15 @@ impl Listener for EventHandler {
                 generation: Some(self.generation),
                 pid,
             },
+            AppServerEvent::Joined { pid, is_known } => {
+                if !is_known {
+                    // What an app-server before this one asked, this one does not wait for.
+                    self.send(Input::Build(Box::new(|state| {
+                        state.requests.pending().map(|request| events::request_cut_off(request)).collect()
+                    })));
+                }
+                ChildEvent::Joined { endpoint: endpoint(), generation: Some(self.generation), pid, is_known }
+            }
             AppServerEvent::SpawnFailed { message } => ChildEvent::SpawnFailed(FreeText { message }),
             AppServerEvent::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);

@@ -26,6 +26,8 @@ pub(super) struct Core {
     pub(super) recorder: Recorder,
     pub(super) availability: watch::Receiver<Availability>,
     pub(super) codex: Arc<Codex>,
+    /// The newest generation in which what became of the turns of earlier connections is recorded.
+    pub(super) looked_at: watch::Sender<u64>,
     /// Operations run here, so that a client that disconnects cancels nothing.
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,
@@ -107,6 +109,14 @@ impl Core {
                 },
             }
         }
+    }
+
+    /// The generation of the connection, once what became of the turns of earlier connections is recorded.
+    pub(super) fn checked_generation(&self) -> Option<u64> {
+        let Availability::Ready(client) = &*self.availability.borrow() else { return None };
+        let generation = client.generation();
+        let has_other_clients = self.config.server.strategy.has_other_clients();
+        (!has_other_clients || *self.looked_at.borrow() >= generation).then_some(generation)
     }
 
     /// Fails while the event log cannot be written.

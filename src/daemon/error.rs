@@ -103,7 +103,7 @@ pub enum DaemonError {
     /// Another process writes the session's thread.
     #[error(
         "Thread {thread_id} is in use by another Codex process ({reason}); end that process, such as Codex in a terminal or \
-         an editor, and try again."
+         an editor, and try again, or share one app-server with it (--server-strategy shared, Codex 0.160 or newer)."
     )]
     ThreadLocked {
         /// The thread.
@@ -206,6 +206,9 @@ pub enum DaemonError {
     ShuttingDown,
 }
 
+/// When a call may be tried again that an app-server refused because it shuts down.
+const SHUTDOWN_RETRY_AFTER: Duration = Duration::from_secs(2);
+
 impl DaemonError {
     /// Whether the app-server answered with an error.
     pub(super) fn is_app_server_error(&self) -> bool {
@@ -246,6 +249,12 @@ impl From<CallError> for DaemonError {
             CallError::Timeout { method, after } => DaemonError::Timeout { method, seconds: after.as_secs() },
             CallError::Refused { method, error } => match error.code {
                 errors::OVERLOADED => DaemonError::Overloaded,
+                _ if error.data.as_deref().is_some_and(errors::is_shutting_down) => {
+                    DaemonError::Unavailable {
+                        reason: "It is shutting down and takes no new work.".to_owned(),
+                        retry_after: Some(SHUTDOWN_RETRY_AFTER),
+                    }
+                }
                 code @ (errors::INVALID_REQUEST | errors::INVALID_PARAMS) => {
                     DaemonError::Rejected { method, code, message: error.message }
                 }

@@ -48,21 +48,11 @@ pub(crate) fn request_resolved(request: Option<&ServerRequest>, resolution: &Res
     .into()
 }
 
-/// The end of a connection, and of every turn and request on it.
+/// The end of a connection, and of every turn and request on it, unless the app-server may go on with them.
 ///
 /// An expected end that cut nothing off gives no event.
 pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<NewEvent> {
-    let requests = state.requests.pending().map(|request| {
-        let resolution = Resolution {
-            request_id: request.request_id.clone(),
-            resolved_by: ResolvedBy::ConnectionClosed,
-            decision: None,
-            reason: Some("The connection on which it arrived has closed.".to_owned()),
-        };
-        request_resolved(Some(request), &resolution)
-    });
-    let turns = state.turns.open().filter_map(|turn| turn_missing(state, turn, closed));
-    let missing: Vec<NewEvent> = requests.chain(turns).collect();
+    let missing = if closed.app_server_outlives_it { Vec::new() } else { cut_off(state, closed, None) };
     if closed.expected && missing.is_empty() {
         return missing;
     }
@@ -76,6 +66,29 @@ pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<NewEvent> {
         trailing_message_length: closed.trailing_message_length,
     };
     std::iter::once(transport_closed.into()).chain(missing).collect()
+}
+
+/// The end of every request and turn, or of those of one thread, because the connection that they were on ended.
+pub(crate) fn cut_off(state: &State, closed: &Closed, thread_id: Option<&str>) -> Vec<NewEvent> {
+    let is_selected = |other: Option<&String>| {
+        thread_id.is_none_or(|thread_id| other.is_some_and(|other| other == thread_id))
+    };
+    let requests = state.requests.pending().filter(|request| is_selected(request.thread_id.as_ref()));
+    let requests = requests.map(|request| request_cut_off(request));
+    let turns = state.turns.open().filter(|turn| is_selected(Some(&turn.thread_id)));
+    let turns = turns.filter_map(|turn| turn_missing(state, turn, closed));
+    requests.chain(turns).collect()
+}
+
+/// A request is over, because the connection on which it arrived has closed.
+pub(crate) fn request_cut_off(request: &ServerRequest) -> NewEvent {
+    let resolution = Resolution {
+        request_id: request.request_id.clone(),
+        resolved_by: ResolvedBy::ConnectionClosed,
+        decision: None,
+        reason: Some("The connection on which it arrived has closed.".to_owned()),
+    };
+    request_resolved(Some(request), &resolution)
 }
 
 /// A turn was cut off by the end of its connection.
@@ -110,6 +123,7 @@ pub(crate) fn closed_by_restart() -> Closed {
         trailing_message_length: 0,
         exit: None,
         expected: true,
+        app_server_outlives_it: false,
     }
 }
 

@@ -85,8 +85,11 @@ impl Daemon {
         child_file::end_leftover(&disk, &config.paths.child);
         let opened = recovery::open(&config, &directories)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
-        // A turn that the previous run left open ended with it.
-        recorder.send(Input::Closed(events::closed_by_restart()));
+        let has_other_clients = config.server.strategy.has_other_clients();
+        if !has_other_clients {
+            // A turn that the previous run left open ended with it.
+            recorder.send(Input::Closed(events::closed_by_restart()));
+        }
         recorder.record(events::daemon_started(&config, &recorder.view().identity.daemon_id));
         recorder.caught_up().await;
         if config.server.strategy == ChildStrategy::External {
@@ -113,6 +116,9 @@ impl Daemon {
         let daemon = Self::wire(receivers, supervisor, directories, pace);
         let activity = Arc::clone(&daemon.activity);
         tokio::spawn(TurnWatch::new(&daemon.core, &daemon.queue, activity).run());
+        if has_other_clients {
+            tokio::spawn(daemon.reconnect.clone().run());
+        }
         let skipped_items = daemon.turns.skipped_items.clone();
         tokio::spawn(daemon.requests.clone().run_follow_ups(skipped_items, queued_follow_ups));
         tokio::spawn(daemon.codex.clone().watch());
@@ -188,15 +194,21 @@ impl Daemon {
         });
     }
 
-    /// Lets the running turns end by themselves for a while, then interrupts them.
+    /// Lets the running turns end by themselves for a while, then interrupts them; those of an app-server that outlives the
+    /// daemon go on without it.
     async fn drain(&self) {
+        let has_other_clients = self.core.config.server.strategy.has_other_clients();
         let calm = async {
             // A turn that is being submitted is known once its operation has finished.
             self.core.tasks.wait().await;
-            self.idle().await;
+            if !has_other_clients {
+                self.idle().await;
+            }
         };
         let _ = tokio::time::timeout(self.core.config.limits.drain_timeout, calm).await;
-        self.interrupt_turns().await;
+        if !has_other_clients {
+            self.interrupt_turns().await;
+        }
     }
 
     /// Waits until no turn runs.
@@ -209,16 +221,11 @@ impl Daemon {
         }
     }
 
-    /// The turns whose ends a stop waits for, as thread and turn IDs: with a child app-server all turns, because it ends
-    /// with the daemon; with an external one only those that this daemon started.
+    /// The turns that run, as thread and turn IDs.
     fn turns_to_drain(&self) -> Vec<(String, String)> {
-        let is_external = self.core.config.server.strategy == ChildStrategy::External;
         let state = self.core.state();
-        let open = state.turns.open().filter(|turn| turn.started_by.is_some() || !is_external);
-        let open = open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
-        let of_sub_agents = state.descendants.all_running().filter(|(thread_id, turn_id)| {
-            !is_external || state.deciding_session(thread_id, Some(turn_id)).is_some()
-        });
+        let open = state.turns.open().map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
+        let of_sub_agents = state.descendants.all_running();
         let of_sub_agents =
             of_sub_agents.map(|(thread_id, turn_id)| (thread_id.to_owned(), turn_id.to_owned()));
         open.chain(of_sub_agents).collect()

@@ -6,8 +6,11 @@ pub(in crate::daemon) mod held;
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::codex::protocol::methods;
+use crate::codex::protocol::responses::ThreadStatusRead;
+use crate::daemon::app_server::calls::call;
 use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::{Core, require_active};
 use crate::daemon::error::DaemonError;
@@ -120,6 +123,17 @@ impl Queue {
         let is_idle = self.core.state().turns.running(thread_id).is_none();
         if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
             return Ok(());
+        }
+        if self.core.config.server.strategy.has_other_clients() {
+            // The turn of another client may have started a moment ago, and a start would only add to it.
+            let params = json!({ "threadId": thread_id });
+            let status: ThreadStatusRead = call(&client, methods::THREAD_READ, &params)
+                .await
+                .map_err(StartFailure::while_opening_thread)?;
+            if status.is_active() {
+                let reason = "Another client of the app-server has started a turn in the thread.".to_owned();
+                return Err(StartFailure::Transient(DaemonError::Unavailable { reason, retry_after: None }));
+            }
         }
         let start = self.turn_start_of(&session, thread_id, next);
         match self.starter.start_or_find(&client, start).await {

@@ -64,7 +64,7 @@ pub enum RequestAnswer {
 }
 
 impl OpenRequests {
-    /// Opens a request; its event is recorded at its position in the stream.
+    /// Opens a request; its event is recorded at its position in the stream. `None` when it is left to other clients.
     pub(super) fn open(
         &self,
         generation: u64,
@@ -72,8 +72,12 @@ impl OpenRequests {
         method: &str,
         params: Value,
         defaults: RequestDefaults,
-    ) -> FollowUp {
+    ) -> Option<FollowUp> {
         if !is_answerable(method) {
+            if defaults.has_other_clients {
+                // The first answer counts, and the client that can give the right one may need time for it.
+                return None;
+            }
             self.recorder.record(ChildEvent::RequestRefused {
                 request_method: method.to_owned(),
                 thread_id: params.get("threadId").cloned(),
@@ -81,11 +85,11 @@ impl OpenRequests {
                 item_id: params.get("itemId").cloned(),
             });
             let message = format!("codexd cannot answer {method}");
-            return FollowUp::RefuseRequest {
+            return Some(FollowUp::RefuseRequest {
                 generation,
                 id,
-                error: RpcError { code: errors::METHOD_NOT_FOUND, message },
-            };
+                error: RpcError { code: errors::METHOD_NOT_FOUND, message, data: None },
+            });
         }
         let text = |key: &str| params[key].as_str().map(str::to_owned);
         let request_id = format!("request-{}", uuid::Uuid::new_v4());
@@ -109,6 +113,12 @@ impl OpenRequests {
             reason: None,
         };
         let open = OpenRequest { generation, id, turn_id: request.turn_id.clone() };
+        if defaults.has_other_clients
+            && let Some(request_id) = self.find_repeated(&self.recorder.view().state(), &request)
+        {
+            self.insert(request_id.clone(), open);
+            return Some(FollowUp::WatchRequest { request_id });
+        }
         self.insert(request_id.clone(), open);
         self.recorder.send(Input::Build(Box::new(move |state| {
             let deciding_session = assign_session(state, &mut request);
@@ -126,7 +136,22 @@ impl OpenRequests {
             };
             vec![opened.into()]
         })));
-        FollowUp::WatchRequest { request_id }
+        Some(FollowUp::WatchRequest { request_id })
+    }
+
+    /// The request of an earlier connection that the app-server repeats: it asks the same for the same item.
+    fn find_repeated(&self, state: &State, request: &ServerRequest) -> Option<String> {
+        let subject = |request: &ServerRequest| {
+            let text = |value: &Option<String>| value.clone();
+            let ids = [&request.thread_id, &request.turn_id, &request.item_id].map(text);
+            (request.method.clone(), ids, request.params["approvalId"].clone())
+        };
+        let is_it = |pending: &&Arc<ServerRequest>| {
+            subject(pending) == subject(request)
+                && (request.item_id.is_some() || pending.params == request.params)
+                && !self.is_open(&pending.request_id)
+        };
+        state.requests.pending().find(is_it).map(|pending| pending.request_id.clone())
     }
 
     /// Claims a request; `None` when its end is recorded.
@@ -265,18 +290,16 @@ impl ServerRequests {
     async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
         let recorder = &self.core.recorder;
         let claim = self.open.claim_or_wait(&resolution.request_id).await;
-        let Some(claim) = claim else {
-            return Err(DaemonError::AlreadyResolved(self.get(&resolution.request_id)?));
-        };
-        let Some(client) = self.core.client_of_generation(claim.open().generation) else {
-            drop(claim);
+        let client = claim.as_ref().and_then(|claim| self.core.client_of_generation(claim.open().generation));
+        let (Some(claim), Some(client)) = (claim, client) else {
             recorder.caught_up().await;
             let request = self.get(&resolution.request_id)?;
             if request.status == ServerRequestStatus::Resolved {
                 return Err(DaemonError::AlreadyResolved(request));
             }
-            let reason = "The connection on which it arrived has closed.".to_owned();
-            return Err(DaemonError::Unavailable { reason, retry_after: None });
+            let reason = "The connection on which the request arrived has closed; it can be answered when the app-server \
+                          repeats it.";
+            return Err(DaemonError::Unavailable { reason: reason.to_owned(), retry_after: None });
         };
         client.respond(&claim.open().id, result);
         let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);

@@ -3,7 +3,7 @@
 //! ```text
 //! sessions ─► turns ─► queue ─► turn starter ─► threads ─► core
 //!                └───────┴─► Codex monitor ────────────────► ┤
-//! server requests, skipped items, turn watch (─► queue) ───► ┘
+//! server requests, skipped items, turn watch (─► queue), reconnect (─► threads) ─► ┘
 //! ```
 //!
 //! Calls go along the arrows only. What a message of the app-server changes is in [`Receivers`], which the services share
@@ -30,6 +30,7 @@ use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::Turns;
 use crate::daemon::turns::activity::Activity;
+use crate::daemon::turns::reconnect::Reconnect;
 use crate::daemon::turns::start::TurnStarter;
 use crate::journal::{Bounds, Subscription};
 
@@ -46,6 +47,7 @@ pub struct Daemon {
     pub requests: ServerRequests,
     pub(super) core: Arc<Core>,
     pub(super) codex: CodexMonitor,
+    pub(super) reconnect: Reconnect,
     pub(super) activity: Arc<Activity>,
     pub(super) pace: watch::Sender<StopPace>,
     _directories: Arc<StateDirectories>,
@@ -62,7 +64,8 @@ impl Daemon {
         let Receivers { config, recorder, activity, open, submissions, skipped_items, codex, .. } = receivers;
         let (availability, tasks, stopping) =
             (supervisor.availability(), TaskTracker::new(), CancellationToken::new());
-        let core = Arc::new(Core { config, recorder, availability, codex, tasks, stopping });
+        let looked_at = watch::Sender::new(0);
+        let core = Arc::new(Core { config, recorder, availability, codex, looked_at, tasks, stopping });
         let codex =
             CodexMonitor { core: Arc::clone(&core), supervisor: Arc::new(Mutex::new(Some(supervisor))) };
         let (threads, answers) = (Threads::new(&core), Answers::new(&core));
@@ -82,6 +85,8 @@ impl Daemon {
             codex: codex.clone(),
             skipped_items: SkippedItemReader { core: Arc::clone(&core), table: skipped_items },
         };
+        let reconnect =
+            Reconnect { core: Arc::clone(&core), threads: threads.clone(), open: Arc::clone(&open) };
         Self {
             sessions: Sessions { core: Arc::clone(&core), threads, answers, turns: turns.clone() },
             turns,
@@ -89,6 +94,7 @@ impl Daemon {
             requests: ServerRequests { core: Arc::clone(&core), open },
             core,
             codex,
+            reconnect,
             activity,
             pace,
             _directories: Arc::new(directories),

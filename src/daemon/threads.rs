@@ -21,6 +21,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::locks::Locks;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
+use crate::daemon::turns::corrections::read_turns;
 use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Trust, Turn};
 use crate::time::rfc3339_now;
 
@@ -136,16 +137,34 @@ impl Threads {
         // A copy ends there once, not at each resume.
         params.remove("lastTurnId");
         params.insert("threadId".to_owned(), thread_id.clone().into());
-        params.insert("excludeTurns".to_owned(), true.into());
-        let wait = Wait::Limited(client.call_timeout());
-        match self.open(client, methods::THREAD_RESUME, &params, &thread_id, wait).await {
+        let has_other_clients = self.core.config.server.strategy.has_other_clients();
+        // With the history, the app-server repeats how many tokens the last turn used (measured on 0.171.0).
+        let with_history = has_other_clients && self.core.state().turns.running(&thread_id).is_some();
+        let open = async |exclude_turns: bool| {
+            let mut params = params.clone();
+            params.insert("excludeTurns".to_owned(), exclude_turns.into());
+            let wait = Wait::Limited(client.call_timeout());
+            self.open(client, methods::THREAD_RESUME, &params, &thread_id, wait).await
+        };
+        let mut opened = open(!with_history).await;
+        // A history can be longer than a response may be.
+        if with_history && matches!(opened, Err(DaemonError::AppServer { code: None, .. })) {
+            opened = open(true).await;
+        }
+        match opened {
             Ok(_) => {
                 if decision.trust != session.trust {
                     let trust = events::session_trust(session_id, Some(&thread_id), &decision);
                     self.core.record_durably(move |_| vec![trust]).await?;
                 }
                 self.note_attached(client, &thread_id);
-                self.correct_turns(client, &thread_id).await;
+                if has_other_clients {
+                    if let Err(error) = read_turns(&self.core, client, &thread_id).await {
+                        tracing::warn!(%error, thread_id, "failed to read the turns of a thread");
+                    }
+                } else {
+                    self.correct_turns(client, &thread_id).await;
+                }
                 self.core.session(session_id)
             }
             Err(DaemonError::Rejected { message, .. })

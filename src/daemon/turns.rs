@@ -1,9 +1,11 @@
 //! Submitting turns: start, steer or queue.
 
 pub(in crate::daemon) mod activity;
+pub(in crate::daemon) mod corrections;
 pub(in crate::daemon) mod descendants;
 pub(in crate::daemon) mod interrupt;
 mod read;
+pub(in crate::daemon) mod reconnect;
 pub(in crate::daemon) mod sandboxes;
 pub(in crate::daemon) mod settlement;
 pub(in crate::daemon) mod start;
@@ -25,7 +27,7 @@ use crate::daemon::queue::Queue;
 use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
-use crate::state::{IdempotencyKey, Session, StoredResponse};
+use crate::state::{IdempotencyKey, Session, StoredResponse, Turn};
 
 /// What happens to a new turn while another one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -175,6 +177,9 @@ impl Turns {
             },
             None => (self.starter.start_or_find(&client, start).await?, false),
         };
+        // The app-server adds the input to a turn that another client started in the meantime.
+        let is_of_another = |turn: &Arc<Turn>| turn.started_by.as_ref() != Some(&session.session_id);
+        let steered = steered || self.core.state().turns.get(&thread_id, &turn_id).is_some_and(is_of_another);
         let accepted = self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None)?;
         Ok(TurnAccepted { steered, ..accepted })
     }

@@ -12,6 +12,10 @@ pub(super) const MACOS_PATH: &str =
 /// The `PATH` common to Linux distributions, after the directory of the user's own programs.
 const LINUX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What follows from the strategy `shared` for Codex in a terminal.
+const SHARED_NOTE: &str = "The shared app-server runs with the environment of the service if codexd starts it, also for codex in a \
+     terminal that joins it.";
+
 /// The default directories, preceded by those of Codex and node if the default ones would find other programs; and a
 /// note for each program that was not found.
 pub(super) fn path(
@@ -28,6 +32,9 @@ pub(super) fn path(
     let server = &config.server;
     if server.strategy == ChildStrategy::External {
         return Ok((usual, notes));
+    }
+    if server.strategy == ChildStrategy::Shared {
+        notes.push(SHARED_NOTE.to_owned());
     }
     let given = server.child_environment.path.as_deref();
     // npm installs codex as a script for node. Codex is handled last, so its directory comes first.

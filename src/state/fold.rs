@@ -96,7 +96,7 @@ impl State {
         let child = &mut self.daemon.child;
         match event {
             ChildEvent::External { .. } => child.status = ChildStatus::External,
-            ChildEvent::Started { pid, generation, .. } => {
+            ChildEvent::Started { pid, generation, .. } | ChildEvent::Joined { pid, generation, .. } => {
                 let before = std::mem::take(child);
                 *child = ChildState {
                     status: ChildStatus::Starting,

@@ -138,8 +138,10 @@ impl State {
                 true
             }
             TurnEvent::Settled { status, error, .. } => {
-                turns.update(at, thread_id, turn_id, TurnPosition::Older, |turn| match status.as_str() {
-                    TURN_IN_PROGRESS => turn.reopen(),
+                let runs = status == TURN_IN_PROGRESS;
+                let position = if runs { TurnPosition::Running } else { TurnPosition::Older };
+                turns.update(at, thread_id, turn_id, position, |turn| match status.as_str() {
+                    TURN_IN_PROGRESS => turn.run(),
                     status => turn.end(at, Phase::Ended, status, error.as_ref()),
                 });
                 true

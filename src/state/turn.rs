@@ -79,9 +79,9 @@ impl Turn {
         }
     }
 
-    /// Takes up again a turn whose connection ended and which went on all the same.
-    pub(super) fn reopen(&mut self) {
-        if self.phase == Phase::CutOff {
+    /// Notes that it runs: also one whose connection ended and which went on all the same.
+    pub(super) fn run(&mut self) {
+        if matches!(self.phase, Phase::CutOff | Phase::Accepted) {
             self.phase = Phase::Started;
             values::TURN_IN_PROGRESS.clone_into(&mut self.status);
             self.completed_at = None;

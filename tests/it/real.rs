@@ -14,6 +14,8 @@ mod long_lines;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod sessions;
+#[cfg(target_os = "linux")]
+mod shared;
 mod sub_agents;
 mod supervision;
 mod tools;

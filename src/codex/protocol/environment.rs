@@ -9,6 +9,11 @@ pub const CONFIG_FILE: &str = "config.toml";
 /// The login, in the same directory.
 pub const AUTH_FILE: &str = "auth.json";
 
+/// The socket of Codex's background app-server, in the same directory; `codex` without flags uses it since 0.160.
+pub const CONTROL_SOCKET: &str = "app-server-control/app-server-control.sock";
+/// The arguments that make an app-server listen at that socket.
+pub const LISTEN_AT_CONTROL_SOCKET: [&str; 2] = ["--listen", "unix://"];
+
 /// The environment variable in which Codex passes the thread ID to a command (measured on 0.140.0 to 0.171.0).
 pub const THREAD_ID: &str = "CODEX_THREAD_ID";
 

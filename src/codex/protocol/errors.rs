@@ -14,6 +14,11 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 /// The code of the rest that the app-server refuses.
 pub const INVALID_PARAMS: i64 = -32602;
 
+/// Whether an app-server that ends after its turns refused a call, by the data of the error (measured on 0.171.0).
+pub fn is_shutting_down(data: &Value) -> bool {
+    data["reason"] == "serverShuttingDown"
+}
+
 /// Whether a thread has no history to open, as one that never had a turn (measured).
 pub fn is_no_history(message: &str) -> bool {
     message.contains("no rollout found")

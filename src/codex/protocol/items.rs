@@ -47,6 +47,11 @@ pub fn agent_message(item: &Value) -> Option<&str> {
     if is_agent_message(item) { item["text"].as_str() } else { None }
 }
 
+/// Whether an item is a message of the user.
+pub fn is_user_message(item: &Value) -> bool {
+    item["type"] == USER_MESSAGE
+}
+
 /// Whether an item is the message of the user that was sent with this `clientUserMessageId`.
 pub fn is_user_message_of(item: &Value, client_message_id: &str) -> bool {
     item["type"] == USER_MESSAGE && item["clientId"] == client_message_id

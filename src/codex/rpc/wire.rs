@@ -17,8 +17,11 @@ pub type RequestId = Box<RawValue>;
 pub struct RpcError {
     /// −32600 for nearly everything, −32001 for "overloaded" (measured).
     pub code: i64,
-    /// The only thing that distinguishes errors.
+    /// The only thing that distinguishes most errors.
     pub message: String,
+    /// More about it, in Codex's form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<serde_json::Value>>,
 }
 
 /// One decoded message, which borrows from its line.
@@ -142,9 +145,10 @@ mod tests {
             panic!("a response with a null result");
         };
         assert_eq!(result.get(), "null");
-        let line = br#"{"error":{"code":-32600,"message":"no","data":[]},"id":8}"#;
+        let line = br#"{"error":{"code":-32600,"message":"no","data":{}},"id":8}"#;
         let Ok(Message::Response { id: 8, outcome: Err(error) }) = decode(line) else { panic!("an error") };
-        assert_eq!(error, RpcError { code: -32600, message: "no".to_owned() });
+        let data = Some(Box::new(serde_json::json!({})));
+        assert_eq!(error, RpcError { code: -32600, message: "no".to_owned(), data });
         let line = br#"{"method":"item/tool/call","id":"x-1","params":{}}"#;
         let Ok(Message::Request { id, method, .. }) = decode(line) else { panic!("a request") };
         assert_eq!((id.get(), &*method), ("\"x-1\"", "item/tool/call"));

@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,12 +38,11 @@ use crate::codex::protocol::methods;
 use crate::codex::redact;
 use crate::codex::rpc::call_error::CallError;
 use crate::codex::rpc::client::Client;
-use crate::codex::rpc::connection::{Connection, ConnectionEnd, DRAIN_TIMEOUT, WriterEnd, end_task};
+use crate::codex::rpc::connection::{Connection, ConnectionEnd, DRAIN_TIMEOUT, end_task};
 use crate::codex::rpc::liveness;
 use crate::codex::rpc::pending::Pending;
 use crate::codex::rpc::reader::{MessageReader, StreamEnd};
 use crate::codex::transport::stdio;
-use crate::codex::transport::websocket::{self, Address};
 
 /// How long to wait for an exit status after the pipes ended, before the process is ended by force.
 const EXIT_WAIT: Duration = Duration::from_millis(500);
@@ -80,12 +78,12 @@ pub(crate) struct Generation<'a, F> {
 }
 
 /// How serving a connection ended.
-struct ServeOutcome {
-    over: ConnectionEnd,
+pub(super) struct ServeOutcome {
+    pub(super) over: ConnectionEnd,
     /// How long it accepted calls; `None` when `initialize` was not answered.
-    healthy: Option<Duration>,
+    pub(super) healthy: Option<Duration>,
     /// The kind of failure, if it failed.
-    failure: Failure,
+    pub(super) failure: Failure,
 }
 
 impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
@@ -94,6 +92,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
         match &self.plan.app {
             App::Spawn(program) => self.run_spawned(program, pace).await,
             App::External(address) => self.run_external(address, pace).await,
+            App::Shared(server) => self.run_shared(server, pace).await,
         }
     }
 
@@ -147,58 +146,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
         termination
     }
 
-    async fn run_external(&self, address: &Address, mut pace: watch::Receiver<StopPace>) -> Termination {
-        let step_timeout = self.start_timeout;
-        let connecting = tokio::time::timeout(step_timeout, websocket::connect(address, self.plan.line_cap));
-        let connected = tokio::select! {
-            connected = connecting => connected.unwrap_or_else(|_| {
-                Err(format!("no answer to the handshake within {} s", step_timeout.as_secs_f32()))
-            }),
-            () = stop_requested(&mut pace) => return Termination::failed_to_start(STOPPING.to_owned(), Failure::Unreachable),
-        };
-        let socket = match connected {
-            Ok(socket) => socket,
-            Err(reason) => {
-                let message = format!("The app-server cannot be reached: {reason}.");
-                self.emit(AppServerEvent::ConnectFailed { message: message.clone() });
-                return Termination::failed_to_start(message, Failure::Unreachable);
-            }
-        };
-        let (sink, stream) = socket.split();
-        let (client, pending, lines) = Client::new(self.number, self.plan.call_timeout);
-        let close = CancellationToken::new();
-        let writer = tokio::spawn(websocket::write(sink, lines, close.clone()));
-        let mut messages = self.message_reader(&pending);
-        let (last_received, cap) = (messages.last_received(), self.plan.line_cap);
-        let reader = tokio::spawn(async move { websocket::read(stream, &mut messages, cap).await });
-        let mut connection =
-            Connection { client, pending, last_received, reader: Some(reader), writer: Some(writer), close };
-
-        let ServeOutcome { over, healthy, failure } = self.serve(&mut connection, None, pace).await;
-        connection.close.cancel();
-        let end_of_stream = connection.drain_reader().await;
-        let written = end_task(connection.writer).await;
-        if let (ConnectionEnd::Stop | ConnectionEnd::Retired, Some(WriterEnd::CloseFailed(reason))) =
-            (&over, written)
-        {
-            let message = format!("The app-server connection could not be closed: {reason}.");
-            self.emit(AppServerEvent::CloseFailed { message });
-        }
-        let is_retired = matches!(over, ConnectionEnd::Retired);
-        let (end, expected) = match over {
-            ConnectionEnd::Stream(end) => (end, false),
-            ConnectionEnd::Stop | ConnectionEnd::Retired | ConnectionEnd::Exited(_) => (end_of_stream, true),
-        };
-        let (cause, _) = self.report_closed(end, None, expected, healthy.is_some());
-        let failure = if healthy.is_some() { Failure::Unreachable } else { failure };
-        Termination {
-            healthy: healthy.unwrap_or_default(),
-            is_retired,
-            ..Termination::failed_to_start(cause, failure)
-        }
-    }
-
-    fn message_reader(&self, pending: &Arc<Pending>) -> MessageReader<L> {
+    pub(super) fn message_reader(&self, pending: &Arc<Pending>) -> MessageReader<L> {
         MessageReader::new(Arc::clone(pending), (self.listener)(self.number), Arc::clone(self.backlog))
     }
 
@@ -219,7 +167,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
     /// Initializes, then serves calls until the connection ends.
     ///
     /// When this returns, no call can be made and none is pending.
-    async fn serve(
+    pub(super) async fn serve(
         &self,
         connection: &mut Connection,
         process: Option<&mut Process>,
@@ -448,7 +396,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
     /// Reports the end of the connection; returns the reason as a sentence, and the exit unchanged.
     ///
     /// A connection that ended before it was initialized is first reported as failed to connect.
-    fn report_closed(
+    pub(super) fn report_closed(
         &self,
         end: StreamEnd,
         exit: Option<Exit>,
@@ -478,11 +426,12 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
             trailing_message_length: end.trailing_message_length,
             exit: exit.clone(),
             expected,
+            app_server_outlives_it: !matches!(self.plan.app, App::Spawn(_)),
         }));
         (redact::redact(&reason), exit)
     }
 
-    fn emit(&self, event: AppServerEvent<'_>) {
+    pub(super) fn emit(&self, event: AppServerEvent<'_>) {
         let mut listener = (self.listener)(self.number);
         listener.on_event(event);
         listener.flush();

@@ -4,5 +4,6 @@ pub(super) mod availability;
 mod backoff;
 mod generation;
 pub(super) mod plan;
+pub(super) mod remote;
 pub(super) mod task;
 mod termination;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::remote::SharedServer;
 use crate::codex::process::child::Program;
 use crate::codex::transport::websocket::Address;
 
@@ -12,6 +13,8 @@ pub enum App {
     Spawn(Program),
     /// An app-server that runs elsewhere.
     External(Address),
+    /// The app-server that all programs of the user share; it outlives this daemon.
+    Shared(SharedServer),
 }
 
 /// The configuration of a supervisor.

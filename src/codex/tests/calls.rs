@@ -45,7 +45,7 @@ async fn error_response_names_the_method_of_its_call() {
     let call = connection.call("turn/start");
     let id = connection.next_call("turn/start").await;
     connection.receive(format!("{{\"error\":{{\"code\":-32600,\"message\":\"no\"}},\"id\":{id}}}\n")).await;
-    let error = RpcError { code: -32600, message: "no".to_owned() };
+    let error = RpcError { code: -32600, message: "no".to_owned(), data: None };
     assert_eq!(call.await.unwrap(), Err(CallError::Refused { method: "turn/start".to_owned(), error }));
 }
 

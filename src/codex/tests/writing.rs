@@ -20,7 +20,9 @@ async fn error_response_returns_the_id_unchanged() {
     assert_eq!(connection.next_sent().await, json!({ "method": "initialized" }));
     for id in ["0", "18446744073709551615", "\"x\\u0041\""] {
         let id = RawValue::from_string(id.to_owned()).unwrap();
-        connection.client.respond_error(&id, &RpcError { code: -32601, message: "no".to_owned() });
+        connection
+            .client
+            .respond_error(&id, &RpcError { code: -32601, message: "no".to_owned(), data: None });
         let line = String::from_utf8(connection.sent.recv().await.unwrap()).unwrap();
         assert_eq!(line, format!("{{\"id\":{id},\"error\":{{\"code\":-32601,\"message\":\"no\"}}}}"));
     }

@@ -2,7 +2,8 @@
 //!
 //! One message is one text frame, as the app-server expects.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
@@ -17,9 +18,14 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_c
 use tokio_util::sync::CancellationToken;
 
 use crate::codex::listener::Listener;
+use crate::codex::process::limits::POOL;
 use crate::codex::rpc::connection::WriterEnd;
 use crate::codex::rpc::reader::{MessageReader, StreamEnd, max_response_bytes};
 
+/// The longest path of a Unix socket that every system takes, in bytes: macOS has 104 with the final zero, Linux 108.
+const MAX_SOCKET_PATH_BYTES: usize = 103;
+/// How long the resolution of a longer path may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long closing may take when the server does not read.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -32,6 +38,9 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// The URL of the WebSocket at a Unix socket; the app-server has only one.
+pub(crate) const SOCKET_URL: &str = "ws://localhost/";
+
 /// A byte stream that can carry a WebSocket.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -43,14 +52,31 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
 ///
 /// The error names what failed without quoting the address, which may contain a secret.
 pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, String> {
-    let (url, stream): (&str, Box<dyn Stream>) = match address {
-        Address::Url(url) => (url, Box::new(connect_tcp(url).await?)),
+    match address {
+        Address::Url(url) => open(url, Box::new(connect_tcp(url).await?), cap).await,
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path).await;
+            let stream = connect_unix(path).await;
             let failed = |error| format!("the socket {} does not answer: {error}", path.display());
-            ("ws://localhost/", Box::new(stream.map_err(failed)?))
+            open(SOCKET_URL, Box::new(stream.map_err(failed)?), cap).await
         }
-    };
+    }
+}
+
+/// Connects to a Unix socket. Codex's control socket is a symbolic link to a path that is short enough for the system,
+/// so a path that is too long is resolved first.
+pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
+        return UnixStream::connect(path).await;
+    }
+    let long = path.to_owned();
+    #[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool")]
+    let resolved = POOL.run(RESOLVE_TIMEOUT, move || long.canonicalize()).await;
+    let unanswered = |unanswered| io::Error::other(format!("its directory {unanswered}"));
+    UnixStream::connect(resolved.map_err(unanswered)??).await
+}
+
+/// Opens the WebSocket of `url` on a connection.
+pub(crate) async fn open(url: &str, stream: Box<dyn Stream>, cap: usize) -> Result<Socket, String> {
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
         .max_message_size(Some(max_response_bytes(cap)))

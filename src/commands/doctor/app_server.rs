@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::check::Check;
+use crate::codex::protocol::environment::CONTROL_SOCKET;
 use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
 use crate::codex::protocol::{methods, notifications, responses};
 use crate::codex::{
@@ -35,6 +36,7 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
     if server.strategy == ChildStrategy::External {
         checks.push(Check::ok("codex", format!("The app-server is external: {}.", server.endpoint)));
     } else {
+        checks.extend(terminals(config));
         match find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd) {
             Ok(path) => checks.push(Check::ok("codex", format!("{}.", path.display()))),
             Err(error) => {
@@ -51,7 +53,29 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
     checks
 }
 
-/// Starts an app-server, or connects to the external one, queries it, and stops it as the daemon does.
+/// What the strategy means for Codex in a terminal, where one has used its control socket or may join it.
+fn terminals(config: &Config) -> Option<Check> {
+    let server = &config.server;
+    let socket = server.child_environment.codex_home.as_ref()?.join(CONTROL_SOCKET);
+    match server.strategy {
+        ChildStrategy::Shared => Some(Check::ok(
+            "terminals",
+            "codexd and codex in a terminal share one app-server. Where codexd starts it, it has the environment of codexd, \
+             and on a Mac its privacy permissions.",
+        )),
+        ChildStrategy::Spawn if socket.is_symlink() => Some(Check::ok(
+            "terminals",
+            format!(
+                "Codex in a terminal uses an app-server at {}: its threads are locked for codexd, and those of codexd for \
+                 it. To share one, start codexd with --server-strategy shared.",
+                socket.display()
+            ),
+        )),
+        ChildStrategy::Spawn | ChildStrategy::External => None,
+    }
+}
+
+/// Starts an app-server, or connects to the external or shared one, queries it, and stops it as the daemon does.
 async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
     let report = Arc::new(Mutex::new(ServerReport::default()));
     let (pace, stop) = watch::channel(StopPace::Run);
@@ -91,6 +115,9 @@ fn advice(config: &Config) -> String {
     let server = &config.server;
     match server.strategy {
         ChildStrategy::External => "Start it, or set another --server-endpoint.".to_owned(),
+        ChildStrategy::Shared => {
+            "If nothing listens there, codexd starts an app-server when it runs: codexd start.".to_owned()
+        }
         ChildStrategy::Spawn => format!(
             "Run it by hand in {} to see its output: {} {}",
             server.cwd.display(),

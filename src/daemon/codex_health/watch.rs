@@ -207,6 +207,6 @@ impl CodexMonitor {
     }
 
     fn owns_app_server(&self) -> bool {
-        self.core.config.server.strategy == crate::config::ChildStrategy::Spawn
+        !self.core.config.server.strategy.has_other_clients()
     }
 }

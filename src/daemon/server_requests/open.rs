@@ -94,6 +94,11 @@ impl OpenRequests {
         self.lock().insert(request_id, Waiting { open, claimed: None });
     }
 
+    /// Whether the request waits on a connection.
+    pub(in crate::daemon) fn is_open(&self, request_id: &str) -> bool {
+        self.lock().contains_key(request_id)
+    }
+
     /// Claims a request, unless another caller has.
     pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &str) -> ClaimResult {
         let mut table = self.lock();

@@ -32,7 +32,7 @@ impl Stage {
         let method = "item/commandExecution/requestApproval";
         let defaults = RequestDefaults { timeout: Duration::from_secs(600), has_other_clients: false };
         let asked = open.open(1, id, method, params, defaults);
-        let FollowUp::WatchRequest { request_id } = asked else { panic!("{asked:?}") };
+        let Some(FollowUp::WatchRequest { request_id }) = asked else { panic!("{asked:?}") };
         Self { test_recorder, open, request_id, _directory: directory }
     }
 

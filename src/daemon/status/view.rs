@@ -28,7 +28,7 @@ pub struct DaemonView {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChildView {
-    /// `spawn` or `external`.
+    /// `spawn`, `shared` or `external`.
     pub strategy: &'static str,
     /// `app-server`.
     pub mode: &'static str,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use crate::codex::protocol::items;
 use crate::codex::protocol::methods;
 use crate::codex::protocol::notifications::UserItem;
 use crate::codex::protocol::responses::StartedTurn;
@@ -119,18 +120,25 @@ impl Submission {
         if !is_first {
             return;
         }
-        let accepted = TurnEvent::Accepted {
-            session_id: self.session_id.clone(),
-            thread_id: Some(self.thread_id.clone()),
-            turn_id: turn_id.to_owned(),
-            status: found.map(|(status, _)| status.to_owned()),
-            is_newest: found.map(|(_, is_newest)| is_newest),
-            steered: false,
-            queue_id: self.queue_id.clone(),
-            idempotency: self.key.clone(),
+        let (session_id, thread_id, turn_id) =
+            (self.session_id.clone(), self.thread_id.clone(), turn_id.to_owned());
+        let (queue_id, idempotency) = (self.queue_id.clone(), self.key.clone());
+        let status = found.map(|(status, _)| status.to_owned());
+        let is_newest = found.map(|(_, is_newest)| is_newest);
+        let meaning = move |state: &State| {
+            let accepted = TurnEvent::Accepted {
+                // A search finds turns of earlier runs too, whose beginning is not known here.
+                steered: status.is_none() && is_of_another_client(state, &thread_id, &turn_id),
+                session_id,
+                thread_id: Some(thread_id),
+                turn_id: turn_id.clone(),
+                status,
+                is_newest,
+                queue_id,
+                idempotency,
+            };
+            (turn_id, events::accepted_with_release(state, accepted))
         };
-        let turn_id = turn_id.to_owned();
-        let meaning = move |state: &State| (turn_id, events::accepted_with_release(state, accepted));
         // The submitter may not wait any more.
         let waiter = waiting.take().unwrap_or_else(|| recorded().0);
         waiter.record(&self.recorder, meaning);
@@ -153,6 +161,13 @@ impl OnReply for Arc<Submission> {
             }
         }
     }
+}
+
+/// Whether a turn was begun by another client of the app-server, which adds input for a thread in which a turn runs to that
+/// turn: then the turn has a message of its user before ours.
+fn is_of_another_client(state: &State, thread_id: &str, turn_id: &str) -> bool {
+    let begun = state.turns.get(thread_id, turn_id).filter(|turn| turn.started_by.is_none());
+    begun.is_some_and(|turn| turn.items.iter().any(items::is_user_message))
 }
 
 /// The submissions since the daemon's start.

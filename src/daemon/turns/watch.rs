@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::codex::Availability;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
@@ -101,6 +100,7 @@ impl TurnWatch {
     pub(in crate::daemon) async fn run(self) {
         let mut news = self.core.recorder.view().log.news();
         let mut availability = self.core.availability.clone();
+        let mut looked_at = self.core.looked_at.subscribe();
         let stall = self.core.config.limits.stall_timeout;
         let mut tick =
             tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), SILENCE_CHECK_INTERVAL));
@@ -111,20 +111,19 @@ impl TurnWatch {
         let (starting, checking) = (UnderWay::new(&done), UnderWay::new(&done));
         loop {
             let any_turn_runs = self.core.state().turns.open().next().is_some();
-            let due = self.note_turns().into_iter().chain(retries.next()).min();
+            let due = self.note_turns();
+            // Without a connection nothing can be checked, however long it is due.
+            let due = self.core.checked_generation().and(due).into_iter().chain(retries.next()).min();
             tokio::select! {
                 changed = news.changed() => if changed.is_err() { return },
                 changed = availability.changed() => if changed.is_err() { return },
+                changed = looked_at.changed() => if changed.is_err() { return },
                 () = done.notified() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
                 _ = tick.tick(), if any_turn_runs => self.report_silent_turns(stall),
                 () = self.core.stopping.cancelled() => return,
             }
-            let generation = match &*availability.borrow_and_update() {
-                Availability::Ready(client) => Some(client.generation()),
-                _ => None,
-            };
-            if let Some(generation) = generation {
+            if let Some(generation) = self.core.checked_generation() {
                 self.start_waiting_turns(&starting, &mut retries, generation);
                 self.check_due_threads(&checking);
             }

@@ -14,6 +14,21 @@ event_types! {
             /// Its endpoint.
             endpoint: String = skip,
         } => Info, format!("codexd is pointing at external endpoint {endpoint}.");
+        /// codexd is connected to the app-server that all programs of the user share.
+        "child.joined" => Joined {
+            /// The endpoint of its socket.
+            endpoint: String,
+            /// Its generation, counted from 1 since the daemon started.
+            #[schemars(with = "u64")]
+            generation: Option<u64> = default,
+            /// The PID of the app-server; `null` where the system does not report it.
+            pid: Option<u32> = default,
+            /// Whether it is the app-server of the connection before.
+            is_known: bool = default,
+        } => Info, {
+            let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+            format!("codexd joined the shared app-server at {endpoint}, process {pid}.")
+        };
         /// The process was started; it has not responded yet.
         "child.started" => Started {
             /// Its arguments.

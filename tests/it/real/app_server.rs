@@ -64,6 +64,20 @@ impl AppServer {
         server
     }
 
+    /// Starts an app-server on the control socket of its home.
+    pub(super) async fn on_control_socket(home: &CodexHome) -> Self {
+        let endpoint = "unix://".to_owned();
+        let (process, _) = start(home, &endpoint);
+        let mut server = Self { process, endpoint, _short: None };
+        let link = home.path().join("app-server-control/app-server-control.sock");
+        wait_until("the control socket", || {
+            server.assert_alive();
+            UnixStream::connect(fs::read_link(&link).ok()?).ok()
+        })
+        .await;
+        server
+    }
+
     /// Asserts that its process still runs.
     pub(super) fn assert_alive(&mut self) {
         assert_eq!(self.process.try_wait().unwrap(), None, "the app-server has ended");
