@@ -240,7 +240,7 @@ async fn invalid_settings_print_one_sentence_and_change_nothing() {
         (&["begin"], "begin"),
         (&["exec"], "exec"),
         (&["--mode", "exec"], "app-server is the only mode"),
-        (&["--server-strategy", "maybe"], "spawn or external"),
+        (&["--server-strategy", "maybe"], "spawn, shared or external"),
         (&["--server-strategy", "external"], "--server-endpoint"),
         (&["--local-api-base", "nonsense"], "absolute URL"),
         (&["--local-api-base", "https://127.0.0.1:1"], "http"),

@@ -99,8 +99,9 @@ impl Reconnect {
             looks.spawn(async move {
                 let Err(error) = this.look_at_thread(&client, &thread_id).await else { return None };
                 tracing::warn!(%error, thread_id, "failed to find out what became of the turns of a thread");
-                // The thread is gone, as an ephemeral one is with its app-server.
-                if matches!(error, DaemonError::ThreadUnavailable { .. }) {
+                // The thread is gone, as an ephemeral one is with its app-server, or Codex cannot read it, as after SIGKILL in
+                // the first milliseconds of its first turn.
+                if error.is_app_server_error() || matches!(error, DaemonError::ThreadUnavailable { .. }) {
                     this.cut_off(Some(thread_id.clone()), error.to_string());
                 }
                 Some(thread_id)

@@ -203,7 +203,12 @@ async fn killed_shared_server_is_replaced_and_its_turn_settled() {
     let daemon = shared(&home).start().await;
     let server = server_of(&daemon).await;
     let session = create_session(&daemon, &home, &json!({})).await;
-    let turn_id = start_turn(&daemon, &session, "mock:hang").await;
+    let turn_id = start_turn(&daemon, &session, SLOW_TURN).await;
+    // Before the model answers, Codex may not have written the beginning of the thread.
+    wait_until("an answer that has begun", || {
+        (count(&daemon, "app-server.turn.message.delta") > 0).then_some(())
+    })
+    .await;
     // Its socket file stays behind.
     kill_process(pid(server), Signal::KILL).unwrap();
     let turn = turn_when_over(&daemon, &session, &turn_id).await;
