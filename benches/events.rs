@@ -102,7 +102,7 @@ fn bursts(runs: usize, clients: usize, deltas: usize, prepare: impl Fn(&Path)) -
 
 fn burst(daemon: &Daemon, clients: usize, deltas: usize) -> Burst {
     let mut client = Client::connect(daemon);
-    let session = client.session();
+    let session = client.session(None);
     let streams: Vec<_> = (0..clients).map(|_| Stream::connect(daemon)).collect();
     let cpu = daemon.cpu();
     let began = Instant::now();
@@ -115,7 +115,7 @@ fn burst(daemon: &Daemon, clients: usize, deltas: usize) -> Burst {
             })
         })
         .collect();
-    client.turn(&session, &format!("deltas={deltas}"));
+    client.turn(&session, &format!("deltas={deltas}"), None);
     let ends: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
     assert!(ends.iter().all(|(count, _)| *count == deltas), "a client missed events");
     let took = ends.iter().map(|(_, end)| *end - began).max().unwrap();
@@ -139,10 +139,10 @@ fn healthz_during_a_burst() -> Vec<Duration> {
     let daemon = Daemon::start_in(tempfile::tempdir().unwrap());
     daemon.wait_ready();
     let mut client = Client::connect(&daemon);
-    let session = client.session();
+    let session = client.session(None);
     let mut stream = Stream::connect(&daemon);
     let reader = std::thread::spawn(move || stream.count_deltas());
-    client.turn(&session, &format!("deltas={}", DELTAS * 4));
+    client.turn(&session, &format!("deltas={}", DELTAS * 4), None);
     let mut times = Vec::new();
     while !reader.is_finished() {
         let began = Instant::now();

@@ -53,12 +53,12 @@ fn main() {
         })
         .collect();
     println!("GET /healthz p50                 {:8.2} ms", ms(median(&mut health_checks)));
-    let session = client.session();
+    let session = client.session(None);
     let mut events = Stream::connect(&daemon);
     let (mut posts, mut turns) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
         let began = Instant::now();
-        client.turn(&session, "hello deltas=10");
+        client.turn(&session, "hello deltas=10", None);
         posts.push(began.elapsed());
         assert_eq!(events.count_deltas(), 10);
         turns.push(began.elapsed());

@@ -20,26 +20,28 @@ impl Client {
         Self { stream: BufReader::new(stream), authority: daemon.authority.clone() }
     }
 
-    /// Creates a session and returns its ID.
-    pub(crate) fn session(&mut self) -> String {
-        let answer = self.request("POST", "/v1/codexd/sessions", &json!({ "purpose": "smoke" }).to_string());
+    /// Creates a session, with an idempotency key if one is given, and returns its ID.
+    pub(crate) fn session(&mut self, key: Option<&str>) -> String {
+        let body = json!({ "purpose": "smoke" }).to_string();
+        let answer = self.request("POST", "/v1/codexd/sessions", key, &body);
         answer["data"]["session"]["sessionId"].as_str().unwrap().to_owned()
     }
 
-    /// Submits a turn and returns its ID.
-    pub(crate) fn turn(&mut self, session: &str, input: &str) -> String {
+    /// Submits a turn, with an idempotency key if one is given, and returns its ID.
+    pub(crate) fn turn(&mut self, session: &str, input: &str, key: Option<&str>) -> String {
         let body = json!({ "sessionId": session, "input": input }).to_string();
-        let answer = self.request("POST", "/v1/codexd/turn", &body);
+        let answer = self.request("POST", "/v1/codexd/turn", key, &body);
         answer["data"]["turnId"].as_str().expect("the turn was rejected").to_owned()
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Value {
-        self.request("GET", path, "")
+        self.request("GET", path, None, "")
     }
 
-    fn request(&mut self, method: &str, path: &str, body: &str) -> Value {
+    fn request(&mut self, method: &str, path: &str, key: Option<&str>, body: &str) -> Value {
+        let key = key.map(|key| format!("Idempotency-Key: {key}\r\n")).unwrap_or_default();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{key}Content-Length: {}\r\n\r\n{body}",
             self.authority,
             body.len()
         );

@@ -32,7 +32,7 @@ impl RequestKey {
     }
 }
 
-impl IdempotencyKey {
+impl StoredResponse {
     /// When the request came, RFC 3339.
     pub(super) fn since(&self) -> String {
         let expires_at: Option<jiff::Timestamp> = self.expires_at.parse().ok();
@@ -59,10 +59,13 @@ impl Answers {
     }
 
     /// The response to an earlier request with this key; a different request with it is an error.
-    pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<StoredResponse>, DaemonError> {
-        let answer = self.core.state().private.answers.get(&key.key).cloned();
-        match answer.filter(|answer| answer.key.expires_at > rfc3339_now()) {
-            Some(answer) if ![&key.digest, &key.earlier_digest].contains(&&answer.key.digest) => {
+    pub(super) fn remembered_answer(
+        &self,
+        key: &RequestKey,
+    ) -> Result<Option<Arc<StoredResponse>>, DaemonError> {
+        let answer = self.core.state().private.answers.get(key.key.as_str()).cloned();
+        match answer.filter(|answer| answer.expires_at > rfc3339_now()) {
+            Some(answer) if !answer.is_of(&key.digest) && !answer.is_of(&key.earlier_digest) => {
                 Err(DaemonError::KeyReused(key.key.clone()))
             }
             answer => Ok(answer),
@@ -76,8 +79,14 @@ impl Answers {
         session_id: &str,
     ) -> Result<Arc<Session>, DaemonError> {
         match key.map(|key| self.remembered_answer(key)).transpose()?.flatten() {
-            Some(StoredResponse { session: Some(session), .. }) => Ok(session),
+            Some(answer) if answer.session.is_some() => self.session_of_answer(&answer),
             _ => self.core.session(session_id),
         }
+    }
+
+    /// The session as an answer had it.
+    pub(super) fn session_of_answer(&self, answer: &StoredResponse) -> Result<Arc<Session>, DaemonError> {
+        let session = self.core.state().session_of_answer(answer).map(Arc::new);
+        session.ok_or_else(|| DaemonError::UnknownSession(answer.session_id.clone()))
     }
 }

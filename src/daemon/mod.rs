@@ -50,5 +50,6 @@ pub use server_requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use trust::TrustChoice;
+pub use turns::contents::TurnView;
 pub use turns::interrupt::Interrupted;
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};

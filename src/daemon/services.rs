@@ -30,6 +30,7 @@ use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::Turns;
 use crate::daemon::turns::activity::Activity;
+use crate::daemon::turns::contents::TurnReader;
 use crate::daemon::turns::reconnect::Reconnect;
 use crate::daemon::turns::start::TurnStarter;
 use crate::journal::{Bounds, Subscription};
@@ -83,7 +84,11 @@ impl Daemon {
             starter,
             queue: queue.clone(),
             codex: codex.clone(),
-            skipped_items: SkippedItemReader { core: Arc::clone(&core), table: skipped_items },
+            skipped_items: SkippedItemReader {
+                core: Arc::clone(&core),
+                table: skipped_items,
+                reader: TurnReader::new(&core),
+            },
         };
         let reconnect =
             Reconnect { core: Arc::clone(&core), threads: threads.clone(), open: Arc::clone(&open) };

@@ -26,7 +26,7 @@ use crate::daemon::threads::{Threads, on_thread};
 use crate::daemon::trust::decision::TrustDecision;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::Turns;
-use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, StoredResponse};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State};
 use crate::time::rfc3339_now;
 
 /// What a session is created from; absent values are left to the app-server.
@@ -72,10 +72,10 @@ impl Sessions {
             .run_until_call_timeout(method, async move {
                 let _key_lock = sessions.answers.lock(input.key.as_ref()).await;
                 if let Some(key) = &input.key
-                    && let Some(StoredResponse { session: Some(session), .. }) =
-                        sessions.answers.remembered_answer(key)?
+                    && let Some(answer) = sessions.answers.remembered_answer(key)?
+                    && answer.session.is_some()
                 {
-                    return Ok(session);
+                    return sessions.answers.session_of_answer(&answer);
                 }
                 let client = sessions.core.wait_for_client().await?;
                 let key = input.key.clone();

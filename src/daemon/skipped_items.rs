@@ -13,7 +13,8 @@ use crate::daemon::app_server::calls::call;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
-use crate::state::{State, Turn, TurnEvent};
+use crate::daemon::turns::contents::{TurnReader, TurnView};
+use crate::state::{State, TurnEvent};
 
 /// How many turns each page has.
 const PAGE_SIZE: u32 = 5;
@@ -25,6 +26,8 @@ const MAX_PAGES: usize = 4;
 pub(super) struct SkippedItemReader {
     pub(super) core: Arc<Core>,
     pub(super) table: Arc<SkippedItems>,
+    /// Reads the turns that have records.
+    pub(super) reader: TurnReader,
 }
 
 impl SkippedItemReader {
@@ -53,9 +56,9 @@ impl SkippedItemReader {
     /// turn, that was found by a search.
     ///
     /// Without an app-server the turn is returned unchanged.
-    pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
+    pub(super) async fn with_answer(&self, turn: TurnView) -> TurnView {
         let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
-        let (Ok(_), None) = (self.core.current_client(), &turn.text) else { return turn };
+        let (Ok(_), None) = (self.core.current_client(), &turn.contents.text) else { return turn };
         if !self.table.mark_asked(&turn_id) {
             return turn;
         }
@@ -73,7 +76,7 @@ impl SkippedItemReader {
         if let Err(error) = read.await {
             tracing::debug!(%error, turn_id = turn.turn_id, "failed to read the answer of a turn from its thread");
         }
-        self.core.state().turns.get(&turn.thread_id, &turn.turn_id).cloned().unwrap_or(turn)
+        self.reader.recorded(&turn.thread_id, &turn.turn_id).await.unwrap_or(turn)
     }
 
     async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {

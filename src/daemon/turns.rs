@@ -1,6 +1,7 @@
 //! Submitting turns: start, steer or queue.
 
 pub(in crate::daemon) mod activity;
+pub(in crate::daemon) mod contents;
 pub(in crate::daemon) mod corrections;
 pub(in crate::daemon) mod descendants;
 pub(in crate::daemon) mod interrupt;
@@ -104,11 +105,13 @@ impl Turns {
             Some(key) => self.answers.remembered_answer(key)?,
             None => None,
         };
-        if let Some(StoredResponse { session: Some(session), turn_id, queue_id, steered, .. }) = remembered {
+        if let Some(answer) = remembered.as_ref().filter(|answer| answer.session.is_some()) {
+            let StoredResponse { turn_id, queue_id, steered, .. } = (**answer).clone();
+            let session = self.answers.session_of_answer(answer)?;
             return Ok(TurnAccepted { session, turn_id, queue_id, steered });
         }
         let key = input.key.clone().map(RequestKey::into_stored);
-        let unknown = remembered.and_then(|answer| Some((answer.client_message_id?, answer.key.since())));
+        let unknown = remembered.and_then(|answer| Some((answer.client_message_id.clone()?, answer.since())));
         let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
         let is_unknown = unknown.is_some();
         let submitted_since = unknown.as_ref().map(|(_, since)| since.clone());

@@ -19,6 +19,9 @@ const AS_IN_SCHEMA: &str = "";
 /// The maximum of a duration that a client can set, in seconds.
 pub(super) const MAX_SECONDS: u64 = 24 * 60 * 60;
 
+/// The maximum size of the metadata of a session, in bytes of its keys and values.
+const MAX_LABEL_BYTES: usize = 16 * 1024;
+
 /// Defines strings that are one of a list of the Codex protocol.
 macro_rules! protocol_enums {
     ($($name:ident: $list:ident;)*) => { $(
@@ -100,14 +103,18 @@ impl<const MIN: u64, const MAX: u64> TryFrom<Value> for WholeNumber<MIN, MAX> {
 pub(super) struct Labels(pub(super) BTreeMap<String, String>);
 
 impl TryFrom<BTreeMap<String, String>> for Labels {
-    type Error = &'static str;
+    type Error = String;
 
-    fn try_from(labels: BTreeMap<String, String>) -> Result<Self, Self::Error> {
+    fn try_from(labels: BTreeMap<String, String>) -> Result<Self, String> {
+        let bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > MAX_LABEL_BYTES {
+            return Err(format!(" has {bytes} bytes of keys and values; at most {MAX_LABEL_BYTES} are kept"));
+        }
         let labels = labels.iter().map(|(key, value)| (key.trim(), value.trim()));
         let label = |(key, value): (&str, &str)| {
             (!key.is_empty() && !value.is_empty()).then(|| (key.to_owned(), value.to_owned()))
         };
-        labels.map(label).collect::<Option<_>>().map(Self).ok_or(AS_IN_SCHEMA)
+        labels.map(label).collect::<Option<_>>().map(Self).ok_or_else(|| AS_IN_SCHEMA.to_owned())
     }
 }
 

@@ -6,7 +6,7 @@ use super::daemon::{ChildPhase, ChildState, ChildStatus, CodexRecord};
 use super::events::{ChildEvent, DaemonEvent, EventDetail, NotificationEvent, PassedThrough};
 use super::events::{RequestEvent, SessionEvent, TurnEvent};
 use super::held::HoldCause;
-use super::private::{IdempotencyKey, QueuedTurn, StoredResponse};
+use super::private::{IdempotencyKey, QueuedTurn, SessionMoment, StoredResponse};
 use super::records::State;
 use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
@@ -183,16 +183,10 @@ impl State {
         outcome: impl FnOnce(&mut StoredResponse),
     ) {
         let Some(key) = key else { return };
-        let mut answer = StoredResponse {
-            key: key.clone(),
-            session: self.sessions.get(session_id).cloned(),
-            turn_id: None,
-            queue_id: None,
-            client_message_id: None,
-            steered: false,
-        };
+        let mut answer = StoredResponse::new(key, session_id);
+        answer.session = self.sessions.get(session_id).map(|session| SessionMoment::of(session));
         outcome(&mut answer);
-        self.private.answer(at, answer);
+        self.private.answer(at, &key.key, answer);
     }
 
     /// Returns whether the event changed a session.
@@ -238,11 +232,17 @@ impl State {
                 true
             }
             SessionEvent::Recreated { session, .. } => {
+                if let Some(before) = sessions.get(&session.session_id) {
+                    self.private.keep_former(before);
+                }
                 sessions.insert((**session).clone());
                 self.show_thread_in_session(at, &session.session_id);
                 true
             }
             SessionEvent::Trust { session_id, trust, .. } => {
+                if let Some(before) = sessions.get(session_id).filter(|session| session.trust != *trust) {
+                    self.private.keep_former(before);
+                }
                 sessions.update(session_id, |session| session.trust = *trust)
             }
             SessionEvent::Closed { session_id, reason } => sessions.update(session_id, |session| {
@@ -271,6 +271,9 @@ impl State {
             }),
             SessionEvent::Forgotten { session_id, .. } => {
                 self.private.sessions.remove(session_id);
+                if let Some(before) = sessions.get(session_id) {
+                    self.private.keep_former(before);
+                }
                 let thread_id = sessions.get(session_id).and_then(|session| session.thread_id.clone());
                 let was_known = sessions.remove(session_id);
                 if let Some(thread_id) = thread_id.filter(|id| sessions.in_thread(id).next().is_none()) {
@@ -302,15 +305,9 @@ impl State {
                     }
                 }
                 if let Some(key) = idempotency {
-                    let answer = StoredResponse {
-                        key: key.clone(),
-                        session: None,
-                        turn_id: None,
-                        queue_id: None,
-                        client_message_id: Some(client_message_id.clone()),
-                        steered: false,
-                    };
-                    self.private.answer(at, answer);
+                    let mut answer = StoredResponse::new(key, session_id);
+                    answer.client_message_id = Some(client_message_id.clone());
+                    self.private.answer(at, &key.key, answer);
                 }
                 true
             }
@@ -319,7 +316,7 @@ impl State {
                     self.private.dequeue(session_id, queue_id);
                 }
                 if let Some(key) = idempotency_key {
-                    self.private.answers.remove(key);
+                    self.private.answers.remove(key.as_str());
                 }
                 true
             }

@@ -7,6 +7,7 @@
 
 mod daemon;
 mod descendants;
+mod earlier_registry;
 mod event;
 mod events;
 mod fold;
@@ -15,6 +16,7 @@ mod level;
 mod new_event;
 mod private;
 mod records;
+mod registry_file;
 pub mod server_requests;
 mod session;
 #[expect(
@@ -45,5 +47,5 @@ pub use server_requests::{
     RequestPolicy, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, ServerRequests,
 };
 pub use session::{Purpose, Session, SessionStatus, Sessions, Trust};
-pub use turn::{Phase, Turn, Turns};
+pub use turn::{Contents, Phase, Turn, Turns};
 pub use turn_end::TurnEnd;

@@ -2,9 +2,9 @@
 
 use super::daemon::DaemonState;
 use super::descendants::Descendants;
-use super::private::PrivateState;
+use super::private::{PrivateState, StoredResponse};
 use super::server_requests::ServerRequests;
-use super::session::Sessions;
+use super::session::{Session, Sessions};
 use super::turn::Turns;
 
 /// The fold of all events through [`State::through`].
@@ -31,6 +31,16 @@ pub struct State {
 }
 
 impl State {
+    /// The session as an answer had it; `None` when its record is no longer known.
+    pub fn session_of_answer(&self, answer: &StoredResponse) -> Option<Session> {
+        let moment = answer.session.as_ref()?;
+        let record = match moment.former {
+            Some(number) => self.private.former_sessions.get(&number),
+            None => self.sessions.get(&answer.session_id),
+        };
+        record.map(|record| moment.in_record(record))
+    }
+
     /// Marks all events through `seq` as applied; the caller has skipped only events that change nothing.
     pub fn skip_through(&mut self, seq: u64) {
         self.through = self.through.max(seq);

@@ -1,6 +1,5 @@
 //! The records on disk: JSON files that are replaced whole or not at all.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,12 +8,8 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::daemon::DaemonState;
-use super::descendants::Descendants;
-use super::private::PrivateState;
 use super::records::State;
-use super::server_requests::ServerRequest;
-use super::session::Session;
-use super::turn::{SessionTurn, Turns};
+pub use super::registry_file::RegistryFile;
 use crate::storage::Disk;
 
 /// A file whose layout has a separate version.
@@ -27,10 +22,8 @@ impl Layout for Identity {
     const VERSION: u32 = 1;
 }
 
-/// 2 has the turns of threads, what was asked and what is remembered.
-/// A codexd that knows only 1 would write the file without them; 2 makes it leave the file alone.
 impl Layout for RegistryFile {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = Self::FORMAT;
 }
 
 impl<D> Layout for DaemonFile<D> {
@@ -62,41 +55,6 @@ pub struct Identity {
     /// The version of codexd that made it; empty if the file contains `null`, as that of the first daemon of this name did.
     #[serde(deserialize_with = "or_empty")]
     pub version: String,
-}
-
-/// What `session-registry.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RegistryFile {
-    /// The layout's version.
-    #[serde(default)]
-    pub format_version: u32,
-    /// The newest event it includes.
-    #[serde(default)]
-    pub through_seq: u64,
-    /// The newest event that was known to be in the log on disk when it was written; absent in files of earlier versions,
-    /// which were never ahead of the log.
-    #[serde(default)]
-    pub synced_through: Option<u64>,
-    /// When a session last changed.
-    pub updated_at: Option<String>,
-    /// All sessions, oldest first.
-    pub sessions: Vec<std::sync::Arc<Session>>,
-    /// The newest turns of each thread.
-    #[serde(default, rename = "threadTurns")]
-    pub turns: Turns,
-    /// The newest turns of each session, as earlier versions wrote them.
-    #[serde(default, rename = "turns", skip_serializing)]
-    pub turns_of_sessions: BTreeMap<String, Vec<SessionTurn>>,
-    /// The threads of sub-agents, by their ids.
-    #[serde(default)]
-    pub descendants: Descendants,
-    /// What the app-server asked, oldest first.
-    #[serde(default)]
-    pub requests: Vec<std::sync::Arc<ServerRequest>>,
-    /// What is remembered beside them.
-    #[serde(default, rename = "memory")]
-    pub private: PrivateState,
 }
 
 fn or_empty<'de, D: serde::Deserializer<'de>>(version: D) -> Result<String, D::Error> {
@@ -170,17 +128,7 @@ impl State {
     pub fn restore(registry: Option<RegistryFile>, daemon: Option<DaemonFile<DaemonState>>) -> Self {
         let mut state = Self::default();
         if let Some(registry) = registry {
-            for session in registry.sessions {
-                state.sessions.insert(std::sync::Arc::unwrap_or_clone(session));
-            }
-            for request in registry.requests {
-                state.requests.insert(request);
-            }
-            state.turns = registry.turns.restore(registry.turns_of_sessions);
-            state.descendants = registry.descendants;
-            state.private = registry.private;
-            state.sessions_through = registry.through_seq;
-            state.sessions_updated_at = registry.updated_at;
+            registry.restore_to(&mut state);
         }
         if let Some(daemon) = daemon {
             state.daemon_through = daemon.through_seq;
@@ -188,24 +136,6 @@ impl State {
         }
         state.through = state.sessions_through.min(state.daemon_through);
         state
-    }
-}
-
-impl RegistryFile {
-    /// The file that holds `state`'s sessions.
-    pub fn of(state: &State) -> Self {
-        Self {
-            format_version: Self::VERSION,
-            through_seq: state.through,
-            synced_through: None,
-            updated_at: state.sessions_updated_at.clone(),
-            sessions: state.sessions.iter().cloned().collect(),
-            turns: state.turns.clone(),
-            turns_of_sessions: BTreeMap::new(),
-            descendants: state.descendants.clone(),
-            requests: state.requests.iter().cloned().collect(),
-            private: state.private.clone(),
-        }
     }
 }
 

@@ -223,6 +223,50 @@ fn idempotency_key_keeps_the_first_response() {
 }
 
 #[test]
+fn repeated_answer_has_the_session_as_it_was_also_after_its_record_changed() {
+    let (name, mut created) = opened("s", "t");
+    created["idempotency"] = key("k");
+    let mut again = session("s", "t2");
+    again["childPid"] = json!(8);
+    let recreated = ("session.recreated", json!({"sessionId": "s", "threadId": "t2", "session": again}));
+    let closed = ("session.closed", json!({"sessionId": "s"}));
+    let forgotten = ("session.forgotten", json!({"sessionId": "s"}));
+    let trusted = ("session.trust", json!({"sessionId": "s", "threadId": "t2", "trust": "trusted"}));
+    let events = [(name, created), trusted, recreated, closed, forgotten];
+    let first: Session = serde_json::from_value(session("s", "t")).unwrap();
+    for count in 1..=events.len() {
+        let state = folded(events[..count].to_vec());
+        let registry = serde_json::to_value(snapshot::RegistryFile::of(&state)).unwrap();
+        let restored = State::restore(Some(serde_json::from_value(registry).unwrap()), None);
+        for state in [&state, &restored] {
+            let answer = &state.private.answers["k"];
+            assert_eq!(state.session_of_answer(answer).as_ref(), Some(&first), "after {count} events");
+        }
+    }
+}
+
+#[test]
+fn record_of_a_turn_keeps_little() {
+    let begun = |turn_id: &str| {
+        ("app-server.turn.started", json!({"threadId": "t", "turnId": turn_id, "status": "inProgress"}))
+    };
+    let said = |turn_id: &str, text: &str| {
+        let item = json!({"type": "agentMessage", "id": "i", "text": text});
+        let params = json!({"threadId": "t", "turnId": turn_id, "item": item});
+        ("app-server.notification", json!({"notificationMethod": "item/completed", "params": params}))
+    };
+    let long = "x".repeat(4097);
+    let events = vec![opened("s", "t"), begun("u"), said("u", "old"), begun("v"), said("v", "new")];
+    let state = folded([events.clone(), vec![begun("w"), said("w", &long)]].concat());
+    assert!(state.turns.of("t").all(|turn| turn.kept == turn::KeptContents::default()));
+    let state = folded(events);
+    let kept: Vec<_> = state.turns.of("t").map(|turn| turn.kept.text.as_deref()).collect();
+    assert_eq!(kept, [Some("new"), None], "only the newest turn has its answer");
+    let seqs: Vec<_> = state.turns.of("t").map(|turn| (turn.first_seq, turn.last_seq)).collect();
+    assert_eq!(seqs, [(4, 5), (2, 3)]);
+}
+
+#[test]
 fn found_turn_has_its_status_and_is_shown_only_as_the_newest() {
     let found = |status: &str, is_newest: bool| {
         let detail = json!({

@@ -34,7 +34,7 @@ use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use super::private::QueuedTurn;
 use super::records::State;
 use super::session::{Session, SessionStatus};
-use super::turn::{self, Phase, Turn, TurnPosition};
+use super::turn::{Phase, Turn, TurnPosition};
 use crate::codex::protocol::values::{THREAD_ACTIVE, TURN_FAILED, TURN_IN_PROGRESS};
 
 impl State {
@@ -87,20 +87,26 @@ impl State {
         }
         // Whether the sessions are touched by it even where their fields stay as they are.
         let is_change = match event {
-            EventDetail::Turn(event) => self.apply_to_turn(at, &thread_id, &turn_id, event),
+            EventDetail::Turn(event) => self.apply_to_turn((self.through, at), &thread_id, &turn_id, event),
             EventDetail::Notification(NotificationEvent::Other(PassedThrough::TokensUsed {
                 usage, ..
             })) => {
                 // After thread/resume the app-server repeats how much an old turn used.
-                if self.turns.get(&thread_id, &turn_id).is_none() {
-                    return false;
-                }
+                let Some(known) = self.turns.get(&thread_id, &turn_id).cloned() else { return false };
+                let (at, last_seq) = ((self.through, at), known.last_seq);
+                let is_over = known.is_over();
                 self.turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
-                    turn.token_usage = Some(usage.clone());
+                    turn.kept.set_token_usage(usage);
+                    // The same again, perhaps much later: it extends no search of the log.
+                    if is_over {
+                        turn.last_seq = last_seq;
+                    }
                 });
                 false
             }
-            EventDetail::Notification(event) => self.apply_to_running_turn(at, &thread_id, &turn_id, event),
+            EventDetail::Notification(event) => {
+                self.apply_to_running_turn((self.through, at), &thread_id, &turn_id, event)
+            }
             _ => false,
         };
         self.update_sessions(at, &thread_id, is_change);
@@ -108,7 +114,8 @@ impl State {
     }
 
     /// Applies an event of a session's turn; returns whether the sessions are touched by it in any case.
-    fn apply_to_turn(&mut self, at: &str, thread_id: &str, turn_id: &str, event: &TurnEvent) -> bool {
+    fn apply_to_turn(&mut self, at: (u64, &str), thread_id: &str, turn_id: &str, event: &TurnEvent) -> bool {
+        let time = at.1;
         let turns = &mut self.turns;
         match event {
             TurnEvent::Accepted { session_id, steered, status, is_newest, .. } => {
@@ -122,18 +129,18 @@ impl State {
                         turn.started_by = Some(session_id.clone());
                     }
                     if let Some((status, _)) = found.filter(|(status, _)| *status != TURN_IN_PROGRESS) {
-                        turn.end(at, Phase::Ended, status, None);
+                        turn.end(time, Phase::Ended, status, None);
                     }
                 });
                 false
             }
             TurnEvent::ItemRead { item, .. } => {
-                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| turn::add_item(turn, item));
+                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| turn.add_item(item));
                 false
             }
             TurnEvent::Missing(_) => {
                 turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| {
-                    turn.end(at, Phase::CutOff, TURN_FAILED, None);
+                    turn.end(time, Phase::CutOff, TURN_FAILED, None);
                 });
                 true
             }
@@ -142,7 +149,7 @@ impl State {
                 let position = if runs { TurnPosition::Running } else { TurnPosition::Older };
                 turns.update(at, thread_id, turn_id, position, |turn| match status.as_str() {
                     TURN_IN_PROGRESS => turn.run(),
-                    status => turn.end(at, Phase::Ended, status, error.as_ref()),
+                    status => turn.end(time, Phase::Ended, status, error.as_ref()),
                 });
                 true
             }
@@ -153,11 +160,12 @@ impl State {
     /// Applies a notification about a turn; returns whether the sessions are touched by it in any case.
     fn apply_to_running_turn(
         &mut self,
-        at: &str,
+        at: (u64, &str),
         thread_id: &str,
         turn_id: &str,
         event: &NotificationEvent,
     ) -> bool {
+        let time = at.1;
         let turns = &mut self.turns;
         match event {
             NotificationEvent::TurnStarted { .. } => {
@@ -172,7 +180,7 @@ impl State {
                 let is_end = status != TURN_IN_PROGRESS;
                 turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| {
                     if is_end {
-                        turn.end(at, Phase::Ended, status, error.as_ref());
+                        turn.end(time, Phase::Ended, status, error.as_ref());
                     }
                 });
                 true
@@ -183,7 +191,7 @@ impl State {
                     if turn.is_over() {
                         return;
                     }
-                    turn.error.clone_from(error);
+                    turn.kept.set_error(error.as_ref());
                     turn.phase = match (will_retry, turn.phase) {
                         (false, _) => Phase::Failing,
                         (true, Phase::Accepted) => Phase::Started,
@@ -193,7 +201,7 @@ impl State {
                 true
             }
             NotificationEvent::Other(PassedThrough::ItemCompleted { item, .. }) => {
-                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| turn::add_item(turn, item));
+                turns.update(at, thread_id, turn_id, TurnPosition::Newest, |turn| turn.add_item(item));
                 false
             }
             _ => false,
@@ -233,8 +241,9 @@ impl State {
         if let Some(turn_id) = session.current_turn_id.clone()
             && self.turns.get(&thread_id, &turn_id).is_none()
         {
-            self.turns
-                .update(at, &thread_id, &turn_id, TurnPosition::Running, |turn| turn.phase = Phase::Started);
+            self.turns.update((self.through, at), &thread_id, &turn_id, TurnPosition::Running, |turn| {
+                turn.phase = Phase::Started
+            });
         }
         let last = self.sessions.get(session_id).and_then(|session| session.last_turn_id.as_deref());
         let knows_last = last.is_some_and(|last| self.turns.get(&thread_id, last).is_some());

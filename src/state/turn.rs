@@ -1,4 +1,4 @@
-//! The newest turns of each thread.
+//! The newest turns of each thread, and what a turn has to show.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,12 +6,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use crate::codex::protocol::{items, values};
 
 /// How many turns of a thread are kept.
 const MAX_KEPT: usize = 20;
-/// How many items of a turn are kept.
+/// How many items of a turn are shown.
 const MAX_ITEMS: usize = 500;
+/// The most bytes of the answer, and of the JSON of the error and of the token usage, that the record of a turn has.
+const MAX_KEPT_BYTES: usize = 4096;
 /// The most characters of text in the summary of an item.
 const MAX_SUMMARY_CHARS: usize = 200;
 
@@ -32,8 +35,9 @@ pub enum Phase {
 }
 
 /// A turn of a thread; one record for all sessions of the thread.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+///
+/// Its items are not in the record: they are read from the log between `first_seq` and `last_seq`, see [`Contents`].
+#[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
     /// The app-server's id.
     pub turn_id: String,
@@ -49,6 +53,59 @@ pub struct Turn {
     pub started_at: String,
     /// When it ended, RFC 3339, UTC, milliseconds.
     pub completed_at: Option<String>,
+    /// The first event about it; 0 when that is not known, as for a turn of a registry of an earlier version.
+    pub first_seq: u64,
+    /// The newest event about it.
+    pub last_seq: u64,
+    /// Whether a message of its user is among its items; only until its end is final.
+    pub has_user_message: bool,
+    /// The IDs of its items until its end is final, so that those that its thread lists are recorded once.
+    pub item_ids: Vec<String>,
+    /// What it has to show without its items, if it is the newest turn of its thread and that is small.
+    pub kept: KeptContents,
+}
+
+/// The part of a turn's contents that is in its record: it can be shown when neither the log nor Codex has the turn.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeptContents {
+    /// The final answer, at most [`MAX_KEPT_BYTES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The last error, in the app-server's form, at most [`MAX_KEPT_BYTES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Value>,
+    /// Tokens used, in the app-server's form, at most [`MAX_KEPT_BYTES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_usage: Option<Value>,
+}
+
+impl KeptContents {
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_none() && self.error.is_none() && self.token_usage.is_none()
+    }
+
+    /// Sets the answer; one that is too long is not kept.
+    pub(super) fn set_text(&mut self, text: &str) {
+        self.text = (text.len() <= MAX_KEPT_BYTES).then(|| text.to_owned());
+    }
+
+    pub(super) fn set_error(&mut self, error: Option<&Value>) {
+        self.error = error.filter(|error| is_small(error)).cloned();
+    }
+
+    pub(super) fn set_token_usage(&mut self, usage: &Value) {
+        self.token_usage = Some(usage).filter(|usage| is_small(usage)).cloned();
+    }
+}
+
+fn is_small(value: &Value) -> bool {
+    value.to_string().len() <= MAX_KEPT_BYTES
+}
+
+/// What a turn has to show: the fold of the events about it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Contents {
     /// The final answer: the newest message of the agent.
     pub text: Option<String>,
     /// The last error, in the app-server's form.
@@ -57,9 +114,71 @@ pub struct Turn {
     pub token_usage: Option<Value>,
     /// The summaries of its items: type, id, status and the beginning of the text.
     pub items: Vec<Value>,
+    /// Whether the event with which it began is among those folded in.
+    pub has_beginning: bool,
+}
+
+impl Contents {
+    /// Folds in an event; the caller has checked that it is about a thread in which the turn is.
+    pub fn apply(&mut self, turn_id: &str, event: &EventDetail) {
+        match event {
+            EventDetail::Turn(TurnEvent::Accepted { turn_id: id, .. })
+            | EventDetail::Notification(NotificationEvent::TurnStarted { turn_id: id, .. })
+                if id == turn_id =>
+            {
+                self.has_beginning = true;
+            }
+            EventDetail::Turn(TurnEvent::ItemRead { turn_id: id, item, .. })
+            | EventDetail::Notification(NotificationEvent::Other(PassedThrough::ItemCompleted {
+                turn_id: id,
+                item,
+                ..
+            })) if id == turn_id => self.add_item(item),
+            EventDetail::Turn(TurnEvent::Settled { turn_id: id, error: Some(error), .. })
+            | EventDetail::Notification(
+                NotificationEvent::TurnCompleted { turn_id: id, error: Some(error), .. }
+                | NotificationEvent::TurnError { turn_id: id, error: Some(error), .. },
+            ) if id == turn_id => self.error = Some(error.clone()),
+            EventDetail::Notification(NotificationEvent::Other(PassedThrough::TokensUsed {
+                turn_id: id,
+                usage,
+                ..
+            })) if id == turn_id => self.token_usage = Some(usage.clone()),
+            _ => {}
+        }
+    }
+
+    /// Adds an item that is complete.
+    pub fn add_item(&mut self, item: &Value) {
+        if let Some(text) = items::agent_message(item) {
+            self.text = Some(text.to_owned());
+        }
+        if self.items.len() < MAX_ITEMS {
+            self.items.push(item_summary(item));
+        }
+    }
+
+    /// The approximate memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        let values = self.items.iter().chain(&self.error).chain(&self.token_usage);
+        // A value takes several times the memory of its text.
+        self.text.as_ref().map_or(0, String::len)
+            + values.map(|value| 4 * value.to_string().len()).sum::<usize>()
+    }
 }
 
 impl Turn {
+    /// Takes in an item that is complete.
+    pub(super) fn add_item(&mut self, item: &Value) {
+        if let Some(text) = items::agent_message(item) {
+            self.kept.set_text(text);
+        }
+        self.has_user_message |= items::is_user_message(item);
+        if let Some(id) = item["id"].as_str().filter(|_| self.item_ids.len() < MAX_ITEMS) {
+            self.item_ids.push(id.to_owned());
+        }
+    }
+
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::CutOff | Phase::Ended)
@@ -75,7 +194,7 @@ impl Turn {
         self.status = status.to_owned();
         self.completed_at.get_or_insert_with(|| at.to_owned());
         if error.is_some() {
-            self.error = error.cloned();
+            self.kept.set_error(error);
         }
     }
 
@@ -89,64 +208,29 @@ impl Turn {
     }
 }
 
-/// A turn as the registry of earlier versions has it: once for each session.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SessionTurn {
-    turn_id: String,
-    session_id: String,
-    thread_id: Option<String>,
-    status: String,
-    started_at: String,
-    completed_at: Option<String>,
-    text: Option<String>,
-    error: Option<Value>,
-    token_usage: Option<Value>,
-    items: Vec<Value>,
-}
-
-impl From<SessionTurn> for Turn {
-    fn from(turn: SessionTurn) -> Self {
-        let is_open = turn.status == values::TURN_IN_PROGRESS;
-        Self {
-            turn_id: turn.turn_id,
-            thread_id: turn.thread_id.unwrap_or_default(),
-            started_by: Some(turn.session_id),
-            phase: if is_open { Phase::Started } else { Phase::Ended },
-            status: turn.status,
-            started_at: turn.started_at,
-            completed_at: turn.completed_at,
-            text: turn.text,
-            error: turn.error,
-            token_usage: turn.token_usage,
-            items: turn.items,
-        }
-    }
-}
+/// The turns of each thread, oldest first.
+pub(super) type Threads = BTreeMap<String, VecDeque<Arc<Turn>>>;
 
 /// The kept turns by thread, in the order they began, oldest first.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Default)]
 pub struct Turns {
-    by_thread: BTreeMap<String, VecDeque<Arc<Turn>>>,
+    by_thread: Threads,
     /// The threads with a turn that is not over.
-    #[serde(skip)]
     open: BTreeSet<String>,
     /// Those of them that mean that no turn runs.
-    #[serde(skip)]
     idle: BTreeSet<String>,
 }
 
 impl Turns {
-    /// The turns of a registry.
-    pub(super) fn restore(mut self, of_sessions: BTreeMap<String, Vec<SessionTurn>>) -> Self {
-        let mut old: Vec<Turn> = of_sessions.into_values().flatten().map(Turn::from).collect();
-        // Stable, so that the turns of one session keep their order.
-        old.sort_by(|a, b| a.started_at.cmp(&b.started_at));
-        for turn in old.into_iter().filter(|turn| !turn.thread_id.is_empty()) {
+    /// Takes over the turns of a registry: those of each thread, and those that an earlier version wrote.
+    pub(super) fn restore(&mut self, by_thread: Threads, mut earlier: Vec<Turn>) {
+        self.by_thread = by_thread;
+        // Stable, so that the turns of one thread keep their order.
+        earlier.sort_by(|a, b| a.started_at.cmp(&b.started_at));
+        for turn in earlier.into_iter().filter(|turn| !turn.thread_id.is_empty()) {
             let turns = self.by_thread.entry(turn.thread_id.clone()).or_default();
             match turns.iter_mut().find(|known| known.turn_id == turn.turn_id) {
-                // Which of its sessions started it was not written down.
+                // Version 1 had it once for each session, and did not tell which of them started it.
                 Some(known) => {
                     let known = Arc::make_mut(known);
                     if turn.is_over() && !known.is_over() {
@@ -159,10 +243,10 @@ impl Turns {
         }
         for turns in self.by_thread.values_mut() {
             turns.drain(..turns.len().saturating_sub(MAX_KEPT));
+            keep_contents_of_newest(turns);
         }
         self.open = self.by_thread.keys().cloned().collect();
         self.open.retain(|thread_id| is_open(&self.by_thread, thread_id));
-        self
     }
 
     /// One turn of a thread.
@@ -178,6 +262,11 @@ impl Turns {
     /// The turn that runs in a thread, or that is about to: the newest one that is not over.
     pub fn running(&self, thread_id: &str) -> Option<&Arc<Turn>> {
         self.of(thread_id).find(|turn| !turn.is_over())
+    }
+
+    /// The kept turns of each thread, oldest first.
+    pub(super) fn by_thread(&self) -> &Threads {
+        &self.by_thread
     }
 
     /// All turns that are not over.
@@ -205,10 +294,10 @@ impl Turns {
         self.idle.remove(thread_id);
     }
 
-    /// Changes a turn of a thread, made when it is new.
+    /// Changes a turn of a thread, made when it is new; `seq` and `at` are the number and the time of the event.
     pub(super) fn update(
         &mut self,
-        at: &str,
+        (seq, at): (u64, &str),
         thread_id: &str,
         turn_id: &str,
         position: TurnPosition,
@@ -225,10 +314,11 @@ impl Turns {
                 status: values::TURN_IN_PROGRESS.to_owned(),
                 started_at: at.to_owned(),
                 completed_at: None,
-                text: None,
-                error: None,
-                token_usage: None,
-                items: Vec::new(),
+                first_seq: seq,
+                last_seq: seq,
+                has_user_message: false,
+                item_ids: Vec::new(),
+                kept: KeptContents::default(),
             })
         });
         // A turn that runs is newer than one of which nothing but its acceptance is known: one runs at a time.
@@ -241,8 +331,17 @@ impl Turns {
             (None, TurnPosition::Newest) => turns.iter().position(runs).unwrap_or(last),
             (None, TurnPosition::Older) => last.saturating_sub(1),
         };
-        change(Arc::make_mut(&mut turn));
+        {
+            let turn = Arc::make_mut(&mut turn);
+            turn.last_seq = seq;
+            change(turn);
+            if turn.phase == Phase::Ended {
+                turn.item_ids = Vec::new();
+                turn.has_user_message = false;
+            }
+        }
         turns.insert(index, turn);
+        keep_contents_of_newest(turns);
         // A turn that has not ended is kept at any age, because a client may wait for its end.
         if turns.len() > MAX_KEPT
             && let Some(oldest) = turns.iter().position(|turn| turn.is_over())
@@ -269,23 +368,21 @@ pub(super) enum TurnPosition {
     Older,
 }
 
-fn is_open(by_thread: &BTreeMap<String, VecDeque<Arc<Turn>>>, thread_id: &str) -> bool {
+/// Removes what the records of older turns kept of their contents.
+fn keep_contents_of_newest(turns: &mut VecDeque<Arc<Turn>>) {
+    let older = turns.len().saturating_sub(1);
+    for turn in turns.iter_mut().take(older).filter(|turn| !turn.kept.is_empty()) {
+        Arc::make_mut(turn).kept = KeptContents::default();
+    }
+}
+
+fn is_open(by_thread: &Threads, thread_id: &str) -> bool {
     by_thread.get(thread_id).is_some_and(|turns| turns.iter().any(|turn| !turn.is_over()))
 }
 
 impl PartialEq for Turns {
     fn eq(&self, other: &Self) -> bool {
         self.by_thread == other.by_thread
-    }
-}
-
-/// Adds an item that is complete.
-pub(super) fn add_item(turn: &mut Turn, item: &Value) {
-    if let Some(text) = items::agent_message(item) {
-        turn.text = Some(text.to_owned());
-    }
-    if turn.items.len() < MAX_ITEMS {
-        turn.items.push(item_summary(item));
     }
 }
 

@@ -172,7 +172,7 @@ fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
 }
 
 /// Whether an event may change a record: the two kinds of which there are many do not.
-fn is_foldable(json: &[u8]) -> bool {
+pub(in crate::daemon) fn is_foldable(json: &[u8]) -> bool {
     // The type follows the sequence number, the time and the level.
     let (head, _) = json.split_at(json.len().min(160));
     let passes = |name: &str| memchr::memmem::find(head, name.as_bytes()).is_some();

@@ -1,4 +1,8 @@
-//! Writes the state files when the records have changed: at most once a second, and at the stop.
+//! Writes the state files when the records have changed, and at the stop.
+//!
+//! The files are a snapshot of the log: after a crash, the events since then are applied to them. So small files are
+//! written once a second, and large ones only when the log has grown as much, or after a time in proportion to their size.
+//! The log is synced once a second all the same.
 //!
 //! Owns the writer thread; the recorder's worker notifies it. All files of one round show the same state.
 
@@ -23,6 +27,11 @@ const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// A round may take this part of the time at most, however many sessions there are.
 const MIN_INTERVAL_PER_WRITE_TIME: u32 = 20;
 
+/// Up to this size, files are written in each round.
+const SMALL_BYTES: u64 = 64 * 1024;
+/// How fast larger files are written on average while the log grows by less than their size.
+const BYTES_PER_SECOND: u64 = 8 * 1024;
+
 /// The thread that writes the snapshots.
 pub(crate) struct SnapshotWriter {
     shared: Arc<Shared>,
@@ -42,6 +51,16 @@ struct Shared {
     log: Arc<LogSync>,
     /// Of a directory that was made again.
     lock: Mutex<Option<DirectoryLock>>,
+}
+
+/// The newest files that were written.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    at: Instant,
+    registry_bytes: u64,
+    other_bytes: u64,
+    /// How long the log was, in bytes that this process has written.
+    log_bytes: u64,
 }
 
 /// What is to be written.
@@ -76,12 +95,15 @@ impl SnapshotWriter {
             lock: Mutex::default(),
         });
         // From the start all files are there.
-        if let Err(error) = shared.write(true) {
+        shared.sync_log();
+        let written = shared.write(true, None);
+        if let Err(error) = &written {
             tracing::error!(%error, "failed to write the state files");
         }
-        let worker = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("snapshot-writer".to_owned()).spawn(move || worker.work())?;
+        let (worker, written) = (Arc::clone(&shared), written.ok());
+        let thread = std::thread::Builder::new()
+            .name("snapshot-writer".to_owned())
+            .spawn(move || worker.work(written))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -113,7 +135,7 @@ impl SnapshotWriter {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, mut written: Option<Written>) {
         let mut is_reported = false;
         loop {
             let requested = self.wait();
@@ -121,23 +143,59 @@ impl Shared {
             if requested.failing {
                 self.recorder.send(Input::Retry);
             }
-            match self.write(requested.sessions || requested.stopping) {
-                Ok(()) => is_reported = false,
-                Err(error) => {
-                    if !is_reported {
-                        tracing::error!(%error, "failed to write the state files");
+            // The log first: a snapshot states how much of it is on disk, so that the next start detects missing events.
+            // A log that cannot be written is no reason to lose the records too.
+            let is_synced = self.sync_log();
+            self.recorder.view().log.check_files();
+            let is_urgent = requested.stopping || requested.failing || !is_synced;
+            let sessions = requested.sessions || requested.stopping;
+            let is_due = is_urgent || written.is_none_or(|written| self.is_due(written, sessions));
+            if is_due {
+                match self.write(sessions, written) {
+                    Ok(now) => {
+                        is_reported = false;
+                        written = Some(now);
                     }
-                    is_reported = true;
-                    let mut again = self.requested();
-                    again.records = true;
-                    again.sessions |= requested.sessions;
+                    Err(error) => {
+                        if !is_reported {
+                            tracing::error!(%error, "failed to write the state files");
+                        }
+                        is_reported = true;
+                        written = None;
+                    }
                 }
+            }
+            if !is_due || is_reported {
+                let mut again = self.requested();
+                again.records = true;
+                again.sessions |= requested.sessions;
             }
             if requested.stopping {
                 return;
             }
             self.pause(MIN_WRITE_INTERVAL.max(begun.elapsed() * MIN_INTERVAL_PER_WRITE_TIME));
         }
+    }
+
+    /// Syncs the log; returns whether that succeeded.
+    fn sync_log(&self) -> bool {
+        let is_synced = self.log.sync().is_ok();
+        if !is_synced {
+            self.recorder.send(Input::Retry);
+        }
+        is_synced
+    }
+
+    /// Whether changed files are to be written now.
+    fn is_due(&self, written: Written, sessions: bool) -> bool {
+        let bytes = written.other_bytes + if sessions { written.registry_bytes } else { 0 };
+        let log_growth = self.recorder.view().log.metrics().bytes().saturating_sub(written.log_bytes);
+        let files = [&self.identity, &self.registry, &self.daemon, &self.recent];
+        bytes <= SMALL_BYTES
+            // The events since then must still be in the log at the next start.
+            || log_growth >= bytes.min(self.config.limits.event_log_bytes / 4)
+            || written.at.elapsed() >= Duration::from_secs(bytes / BYTES_PER_SECOND)
+            || files.into_iter().any(|path| is_missing(path))
     }
 
     /// Waits for a change or the stop, and returns what to write.
@@ -162,9 +220,9 @@ impl Shared {
     }
 
     /// Writes the state files, all from the records of one moment; the registry only when the sessions changed.
-    fn write(&self, sessions: bool) -> io::Result<()> {
+    fn write(&self, sessions: bool, last: Option<Written>) -> io::Result<Written> {
         let view = self.recorder.view();
-        let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err();
+        let log_bytes = view.log.metrics().bytes();
         let (mut registry, mut daemon, recent) = {
             let state = view.state();
             let registry = (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state));
@@ -174,17 +232,11 @@ impl Shared {
                 view.recent_events(),
             )
         };
-        // The log first: a snapshot states how much of it is on disk, so that the next start detects missing events.
-        // A log that cannot be written is no reason to lose the records too.
-        if self.log.sync().is_err() {
-            self.recorder.send(Input::Retry);
-        }
         let synced_through = Some(self.log.synced_through().min(daemon.through_seq));
         daemon.synced_through = synced_through;
         if let Some(registry) = &mut registry {
             registry.synced_through = synced_through;
         }
-        view.log.check_files();
         let events: Vec<&RawValue> =
             recent.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect();
         let recent = RecentFile {
@@ -208,10 +260,19 @@ impl Shared {
         match self.disk.replace_all(&files) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_directory()?;
-                self.disk.replace_all(&files)
+                self.disk.replace_all(&files)?;
             }
-            written => written,
+            written => written?,
         }
+        let bytes = |is_registry| {
+            let files = files.iter().filter(|(path, _)| (*path == self.registry) == is_registry);
+            files.map(|(_, text)| text.len() as u64).sum()
+        };
+        let registry_bytes = match (&registry, last) {
+            (None, Some(last)) => last.registry_bytes,
+            _ => bytes(true),
+        };
+        Ok(Written { at: Instant::now(), registry_bytes, other_bytes: bytes(false), log_bytes })
     }
 
     /// Recreates a removed directory and locks it: the lock was removed with it.
@@ -229,4 +290,8 @@ impl Shared {
     fn requested(&self) -> MutexGuard<'_, Requested> {
         self.requested.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err()
 }

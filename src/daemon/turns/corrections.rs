@@ -49,7 +49,7 @@ fn corrections(state: &State, thread_id: &str, found: &ListedTurn, is_newest: bo
     let Some(session) = state.sessions.of_thread(thread_id).filter(|_| is_news) else { return Vec::new() };
     let owner = known.and_then(|turn| state.session_for(turn)).unwrap_or(session);
     let is_missing = |item: &&Value| {
-        let is_known = |turn: &Arc<Turn>| turn.items.iter().any(|known| known["id"] == item["id"]);
+        let is_known = |turn: &Arc<Turn>| turn.item_ids.iter().any(|known| item["id"] == *known);
         is_complete(item) && !known.is_some_and(is_known)
     };
     let items = found.items.iter().filter(is_missing).map(|item| {

@@ -13,12 +13,13 @@ use crate::codex::protocol::{errors, methods};
 use crate::daemon::core::require_active;
 use crate::daemon::error::DaemonError;
 use crate::daemon::turns::Turns;
+use crate::daemon::turns::contents::TurnView;
 use crate::daemon::turns::descendants::{DescendantScope, clean_terminals};
 use crate::daemon::turns::sandboxes::{
     SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
 };
 use crate::daemon::turns::submission::{Progress, Submission};
-use crate::state::{HoldCause, Phase, QueuedTurn, Session, State, Turn};
+use crate::state::{HoldCause, Phase, QueuedTurn, Session, State};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
 const INTERRUPT_WAIT_LIMIT: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Interrupted {
     /// The turn as it is now; `None` while its ID is not known, or when it was withdrawn before it was sent.
-    pub turn: Option<Arc<Turn>>,
+    pub turn: Option<TurnView>,
     /// Whether the interrupt is still pending; it is carried out as soon as possible.
     pub pending: bool,
     /// Whether the turn's background commands were ended.

@@ -3,40 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::codex::protocol::responses::TurnPage;
-use crate::codex::protocol::{items, methods, values};
-use crate::daemon::app_server::calls::call;
+use crate::codex::protocol::values;
 use crate::daemon::error::DaemonError;
 use crate::daemon::turns::Turns;
-use crate::state::turn::item_summary;
+use crate::daemon::turns::contents::{TurnView, contents_of, list_turn};
+use crate::state::turn::KeptContents;
 use crate::state::{Phase, Session, Turn};
-
-/// How many turns each page has when a thread is searched for a turn.
-const PAGE_SIZE: u32 = 100;
 
 impl Turns {
     /// One turn; one without a record, such as an old one, is read from the app-server.
-    pub async fn get(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
+    pub async fn get(&self, session_id: &str, turn_id: &str) -> Result<TurnView, DaemonError> {
         let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
-        let known = self.core.state().turns.get(thread_id, turn_id).cloned();
-        if let Some(turn) = known {
-            if !turn.is_over() {
-                return Ok(turn);
-            }
-            if !self.skipped_items.table.has(turn_id) {
-                return Ok(self.skipped_items.with_answer(turn).await);
-            }
-            // The turn is complete when its skipped items are read.
-            self.skipped_items.table.read(turn_id).await;
-            return self.core.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Internal);
+        let Some(view) = self.skipped_items.reader.recorded(thread_id, turn_id).await else {
+            let turns = self.clone();
+            let turn_id = turn_id.to_owned();
+            return self.core.run(async move { turns.turn_of_app_server(session, &turn_id).await }).await;
+        };
+        if !view.is_over() {
+            return Ok(view);
         }
-        let turns = self.clone();
-        let turn_id = turn_id.to_owned();
-        self.core.run(async move { turns.turn_of_app_server(session, &turn_id).await }).await
+        if !self.skipped_items.table.has(turn_id) {
+            return Ok(self.skipped_items.with_answer(view).await);
+        }
+        // The turn is complete when its skipped items are read.
+        self.skipped_items.table.read(turn_id).await;
+        self.skipped_items.reader.recorded(thread_id, turn_id).await.ok_or(DaemonError::Internal)
     }
 
     /// One turn, as it is when it ends or when the time is up.
@@ -45,30 +39,38 @@ impl Turns {
         session_id: &str,
         turn_id: &str,
         timeout: Duration,
-    ) -> Result<Arc<Turn>, DaemonError> {
+    ) -> Result<TurnView, DaemonError> {
         let deadline = Instant::now() + timeout;
         let mut news = self.core.recorder.view().log.news();
         loop {
             news.borrow_and_update();
-            let turn = self.get(session_id, turn_id).await?;
-            if turn.is_over() {
-                return Ok(turn);
+            if !self.is_recorded_as_open(session_id, turn_id)? {
+                let turn = self.get(session_id, turn_id).await?;
+                if turn.is_over() {
+                    return Ok(turn);
+                }
             }
             tokio::select! {
                 changed = tokio::time::timeout_at(deadline, news.changed()) => match changed {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => return Ok(turn),
+                    Ok(Err(_)) | Err(_) => return self.get(session_id, turn_id).await,
                 },
-                () = self.core.stopping.cancelled() => return Ok(turn),
+                () = self.core.stopping.cancelled() => return self.get(session_id, turn_id).await,
             }
         }
+    }
+
+    fn is_recorded_as_open(&self, session_id: &str, turn_id: &str) -> Result<bool, DaemonError> {
+        let session = self.core.session(session_id)?;
+        let thread_id = session.thread_id.as_deref().unwrap_or_default();
+        Ok(self.core.state().turns.get(thread_id, turn_id).is_some_and(|turn| !turn.is_over()))
     }
 
     async fn turn_of_app_server(
         &self,
         session: Arc<Session>,
         turn_id: &str,
-    ) -> Result<Arc<Turn>, DaemonError> {
+    ) -> Result<TurnView, DaemonError> {
         let unknown = || DaemonError::UnknownTurn {
             session_id: session.session_id.clone(),
             turn_id: turn_id.to_owned(),
@@ -78,41 +80,25 @@ impl Turns {
             return Err(unknown());
         }
         let client = self.core.wait_for_client().await?;
-        let mut cursor = Value::Null;
-        loop {
-            let mut params =
-                json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
-            if !cursor.is_null() {
-                params["cursor"] = cursor;
-            }
-            let page: TurnPage = call(&client, methods::THREAD_TURNS_LIST, &params).await?;
-            if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
-                let last = found.items.iter().rev().find(|item| items::is_agent_message(item));
-                let text = last.and_then(items::agent_message);
-                return Ok(Arc::new(Turn {
-                    turn_id: found.id,
-                    thread_id,
-                    // Unknown without a record of the turn.
-                    started_by: None,
-                    phase: if found.status == values::TURN_IN_PROGRESS {
-                        Phase::Started
-                    } else {
-                        Phase::Ended
-                    },
-                    status: found.status,
-                    started_at: found.started_at.map(rfc3339).unwrap_or_default(),
-                    completed_at: found.completed_at.map(rfc3339),
-                    text: text.map(str::to_owned),
-                    error: found.error,
-                    token_usage: None,
-                    items: found.items.iter().map(item_summary).collect(),
-                }));
-            }
-            match page.next_cursor {
-                Some(next) => cursor = next.into(),
-                None => return Err(unknown()),
-            }
-        }
+        let found = list_turn(&client, &thread_id, turn_id).await?.ok_or_else(unknown)?;
+        let contents = Arc::new(contents_of(&found));
+        let is_open = found.status == values::TURN_IN_PROGRESS;
+        let turn = Turn {
+            turn_id: found.id,
+            thread_id,
+            // Unknown without a record of the turn.
+            started_by: None,
+            phase: if is_open { Phase::Started } else { Phase::Ended },
+            status: found.status,
+            started_at: found.started_at.map(rfc3339).unwrap_or_default(),
+            completed_at: found.completed_at.map(rfc3339),
+            first_seq: 0,
+            last_seq: 0,
+            has_user_message: false,
+            item_ids: Vec::new(),
+            kept: KeptContents::default(),
+        };
+        Ok(TurnView { turn: Arc::new(turn), contents })
     }
 }
 

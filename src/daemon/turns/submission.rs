@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::codex::protocol::items;
 use crate::codex::protocol::methods;
 use crate::codex::protocol::notifications::UserItem;
 use crate::codex::protocol::responses::StartedTurn;
@@ -167,7 +166,7 @@ impl OnReply for Arc<Submission> {
 /// turn: then the turn has a message of its user before ours.
 fn is_of_another_client(state: &State, thread_id: &str, turn_id: &str) -> bool {
     let begun = state.turns.get(thread_id, turn_id).filter(|turn| turn.started_by.is_none());
-    begun.is_some_and(|turn| turn.items.iter().any(items::is_user_message))
+    begun.is_some_and(|turn| turn.has_user_message)
 }
 
 /// The submissions since the daemon's start.

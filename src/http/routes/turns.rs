@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::codex::protocol::values::TURN_INTERRUPTED;
-use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted};
+use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, TurnView};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
 use crate::http::bodies::{self, InterruptTurn};
@@ -22,7 +22,7 @@ use crate::http::error::ApiError;
 use crate::http::queries::WaitQuery;
 use crate::http::values::Input;
 use crate::http::{parse, response};
-use crate::state::{Session, Turn};
+use crate::state::Session;
 
 /// A turn of the thread of a session; absent values are `null`.
 #[derive(Serialize, JsonSchema)]
@@ -55,7 +55,7 @@ pub(crate) struct TurnBody {
 
 impl TurnBody {
     /// The body for a request that names this session.
-    fn new(session_id: &str, turn: &Turn) -> Self {
+    fn new(session_id: &str, turn: &TurnView) -> Self {
         Self {
             turn_id: turn.turn_id.clone(),
             session_id: session_id.to_owned(),
@@ -64,10 +64,11 @@ impl TurnBody {
             status: turn.status.clone(),
             started_at: turn.started_at.clone(),
             completed_at: turn.completed_at.clone(),
-            text: turn.text.clone(),
-            error: turn.error.clone(),
-            token_usage: turn.token_usage.clone(),
-            items: turn.items.clone(),
+            text: turn.contents.text.clone(),
+            error: turn.contents.error.clone(),
+            // That of the record may have been reported again after the turn.
+            token_usage: turn.kept.token_usage.clone().or_else(|| turn.contents.token_usage.clone()),
+            items: turn.contents.items.clone(),
         }
     }
 }

@@ -31,6 +31,10 @@ fn body_schema_errors_are_one_sentence() {
         (create("ephemeral", json!("yes")), "ephemeral must be true or false."),
         (create("config", json!([])), "config must be an object."),
         (create("metadata", json!({ "a": 1 })), "metadata must be an object of non-empty strings."),
+        (
+            create("metadata", json!({ "a": "x".repeat(16 * 1024) })),
+            "metadata has 16385 bytes of keys and values; at most 16384 are kept.",
+        ),
         (create("requests", json!("x")), "requests must be one of ask and decline; \"x\" is not."),
         (
             create("purpose", json!("batch")),

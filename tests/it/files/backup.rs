@@ -202,7 +202,7 @@ async fn refused_backup_reports_cause_and_leaves_no_files() {
 
     let registry = daemon.state_dir().join("session-registry.json");
     let original = fs::read(&registry).unwrap();
-    fs::write(&registry, r#"{"formatVersion":3}"#).unwrap();
+    fs::write(&registry, r#"{"formatVersion":4}"#).unwrap();
     assert_refused(&daemon, &at("copy"), 1, &["session-registry.json was written by a newer codexd"]).await;
     fs::write(&registry, original).unwrap();
 

@@ -97,7 +97,7 @@ async fn directories_of_newer_version_are_refused_unchanged() {
         let daemon = stopped_daemon().await;
         let directory = if name == "event-log.json" { daemon.logs_dir() } else { daemon.state_dir() };
         let path = directory.join(name);
-        let known = if name == "session-registry.json" { 2 } else { 1 };
+        let known = if name == "session-registry.json" { 3 } else { 1 };
         let newer = json!({ "formatVersion": known + 1, "news": true }).to_string();
         let original = fs::read(&path).unwrap();
         fs::write(&path, &newer).unwrap();
@@ -123,8 +123,8 @@ async fn directories_of_newer_version_are_refused_unchanged() {
 async fn each_state_file_has_its_format_version() {
     let daemon = stopped_daemon().await;
     let version = |name: &str| json_file(&daemon.state_dir().join(name))["formatVersion"].clone();
-    // The registry has keys that a program that knows only version 1 would remove.
-    assert_eq!(STATE_FILES.map(version), [1, 1, 2, 1].map(Value::from), "{STATE_FILES:?}");
+    // The registry has keys that a program that knows only an earlier version would remove.
+    assert_eq!(STATE_FILES.map(version), [1, 1, 3, 1].map(Value::from), "{STATE_FILES:?}");
 }
 
 #[tokio::test]

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{RecordingAppServer, ask_with, events_of, restart};
 use crate::api::{
     SESSIONS, assert_keys, create_session, new_session, request_turn, session_record, start_turn, text,
-    wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle,
+    wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle, wait_until_ready,
 };
 use crate::support::codex::untrusted;
+use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 use crate::support::wait::wait_until;
 
@@ -253,4 +254,54 @@ async fn turn_cut_off_by_kill_fails_and_then_takes_thread_outcome() {
     .await;
     assert!(settled[0]["seq"].as_u64() < accepted["seq"].as_u64());
     assert_eq!(wait_for_turn_end(&daemon, &session_id, &json!(next)).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn turn_is_read_back_in_full_after_restart_and_after_loss_of_log() {
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
+    let session_id = new_session(&daemon).await;
+    let mut turn_ids = Vec::new();
+    let long = "y".repeat(5000);
+    for prompt in [format!("command=ls text={long}"), "command=ls command=pwd text=two".to_owned()] {
+        let turn_id = start_turn(&daemon, &session_id, &prompt).await;
+        wait_for_turn_end(&daemon, &session_id, &json!(turn_id)).await;
+        turn_ids.push(turn_id);
+    }
+    let read = async |daemon: &Daemon| {
+        let mut turns = Vec::new();
+        for turn_id in &turn_ids {
+            let turn = get(daemon, &format!("{SESSIONS}/{session_id}/turns/{turn_id}")).await;
+            turns.push(turn.data(200)["turn"].clone());
+        }
+        turns
+    };
+    let first = read(&daemon).await;
+    assert_eq!((&first[0]["text"], &first[1]["text"]), (&json!(long), &json!("two")));
+    let commands = |turn: &Value| {
+        let items = turn["items"].as_array().unwrap().iter();
+        items.filter(|item| item["type"] == "commandExecution").count()
+    };
+    assert_eq!((commands(&first[0]), commands(&first[1])), (1, 2));
+    assert_eq!(read(&daemon).await, first, "from the cache");
+    daemon.kill().await;
+    let mut daemon = restart(&app_server, &daemon).await;
+    assert_eq!(read(&daemon).await, first, "after SIGKILL");
+    daemon.stop().await;
+    let registry = fs::read_to_string(daemon.state_dir().join("session-registry.json")).unwrap();
+    assert!(!registry.contains("commandExecution") && !registry.contains(&long), "{registry}");
+    let daemon = restart(&app_server, &daemon).await;
+    assert_eq!(read(&daemon).await, first, "after a stop");
+
+    let mut daemon = daemon;
+    daemon.stop().await;
+    fs::remove_dir_all(daemon.logs_dir()).unwrap();
+    let daemon = restart(&app_server, &daemon).await;
+    wait_until_ready(&daemon).await;
+    for (turn, first) in read(&daemon).await.iter().zip(&first) {
+        for same in ["turnId", "startedBy", "status", "startedAt", "completedAt", "text"] {
+            assert_eq!(turn[same], first[same], "{same} without the log");
+        }
+        assert_eq!(commands(turn), commands(first), "without the log");
+    }
 }

@@ -1,0 +1,204 @@
+//! What a turn has to show (its items, its answer, its error): read from the log when it is asked for, and cached.
+//!
+//! [`TurnReader`] reads them and owns the cache, which is bounded in bytes; `turns/read.rs` and `skipped_items.rs` call it.
+//! The record of a turn names its first and its newest event, so a search of the log reads what lies between them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::json;
+
+use crate::codex::Client;
+use crate::codex::protocol::responses::{ListedTurn, TurnPage};
+use crate::codex::protocol::{methods, values};
+use crate::daemon::app_server::calls::call;
+use crate::daemon::core::Core;
+use crate::daemon::error::DaemonError;
+use crate::daemon::recorder::recovery::is_foldable;
+use crate::journal::{Log, Next};
+use crate::state::{Contents, Event, Turn};
+
+/// The most memory of the cached contents, approximately.
+const MAX_CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// How many turns have cached contents at most.
+const MAX_CACHED_TURNS: usize = 256;
+
+/// How many turns each page has when a thread is searched for a turn.
+const PAGE_SIZE: u32 = 100;
+
+/// A turn with its contents.
+#[derive(Debug, Clone)]
+pub struct TurnView {
+    pub(in crate::daemon) turn: Arc<Turn>,
+    /// What it has to show.
+    pub contents: Arc<Contents>,
+}
+
+impl Deref for TurnView {
+    type Target = Turn;
+
+    fn deref(&self) -> &Turn {
+        &self.turn
+    }
+}
+
+/// The contents that were read last.
+#[derive(Debug, Default)]
+struct ContentsCache {
+    /// The one that was used last is at the end.
+    entries: Mutex<VecDeque<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    thread_id: String,
+    turn_id: String,
+    /// The newest event that is folded in.
+    through: u64,
+    contents: Arc<Contents>,
+    bytes: usize,
+}
+
+impl ContentsCache {
+    /// The contents of a turn from its first event to `through`; `None` when the log no longer has all of them.
+    async fn read(&self, log: &Arc<Log>, turn: &Turn, through: u64) -> io::Result<Option<Arc<Contents>>> {
+        let (mut contents, cursor) = match self.take(turn) {
+            Some(found) => found,
+            None if turn.first_seq > 0 => (Arc::default(), turn.first_seq - 1),
+            None => (Arc::default(), log.bounds().oldest.saturating_sub(1)),
+        };
+        let mut lines = log.follow(cursor);
+        while lines.cursor() < through {
+            match lines.step().await? {
+                // With a disk that fails the records may be ahead of the visible events.
+                None => break,
+                Some(Next::Lines(lines)) => {
+                    for line in lines.iter().filter(|line| line.seq <= through) {
+                        apply(Arc::make_mut(&mut contents), turn, line.json());
+                    }
+                }
+                Some(Next::Missing(_) | Next::Expired) => return Ok(None),
+            }
+        }
+        if turn.first_seq == 0 && !contents.has_beginning {
+            return Ok(None);
+        }
+        self.put(turn, through, &contents);
+        Ok(Some(contents))
+    }
+
+    /// Keeps contents that include the events up to `through`.
+    fn put(&self, turn: &Turn, through: u64, contents: &Arc<Contents>) {
+        // Another reader may have put them there meanwhile.
+        drop(self.take(turn));
+        let bytes = contents.bytes();
+        let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
+        let entry = Entry { thread_id, turn_id, through, contents: Arc::clone(contents), bytes };
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.push_back(entry);
+        let mut total: usize = entries.iter().map(|entry| entry.bytes).sum();
+        while total > MAX_CACHE_BYTES || entries.len() > MAX_CACHED_TURNS {
+            let Some(oldest) = entries.pop_front() else { break };
+            total -= oldest.bytes;
+        }
+    }
+
+    /// Takes the contents of a turn out, and the newest event that they include.
+    fn take(&self, turn: &Turn) -> Option<(Arc<Contents>, u64)> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |entry: &Entry| entry.turn_id == turn.turn_id && entry.thread_id == turn.thread_id;
+        let entry = entries.iter().position(is_it).and_then(|index| entries.remove(index))?;
+        Some((entry.contents, entry.through))
+    }
+}
+
+/// Reads the turns that have records; clones share the cache.
+#[derive(Clone)]
+pub(in crate::daemon) struct TurnReader {
+    core: Arc<Core>,
+    cache: Arc<ContentsCache>,
+}
+
+impl TurnReader {
+    pub(in crate::daemon) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core), cache: Arc::default() }
+    }
+
+    /// A turn that has a record, with its contents: from the log, else from the app-server, else what its record kept.
+    pub(in crate::daemon) async fn recorded(&self, thread_id: &str, turn_id: &str) -> Option<TurnView> {
+        let (turn, through) = {
+            let state = self.core.state();
+            let turn = state.turns.get(thread_id, turn_id).cloned()?;
+            let through = if turn.is_over() { turn.last_seq } else { state.through };
+            (turn, through)
+        };
+        let contents = &self.cache;
+        match contents.read(&self.core.recorder.view().log, &turn, through).await {
+            Ok(Some(contents)) => return Some(TurnView { turn, contents }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, turn_id, "failed to read a turn from the event log"),
+        }
+        let found = match self.core.current_client() {
+            Ok(client) => list_turn(&client, thread_id, turn_id).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, turn_id, "failed to read a turn from its thread");
+                None
+            }),
+            Err(_) => None,
+        };
+        let found = match found {
+            Some(found) => {
+                let found = Arc::new(contents_of(&found));
+                contents.put(&turn, through, &found);
+                found
+            }
+            None => Arc::new(Contents {
+                text: turn.kept.text.clone(),
+                error: turn.kept.error.clone(),
+                token_usage: turn.kept.token_usage.clone(),
+                ..Contents::default()
+            }),
+        };
+        Some(TurnView { turn, contents: found })
+    }
+}
+
+/// The turn as its thread lists it.
+pub(super) async fn list_turn(
+    client: &Client,
+    thread_id: &str,
+    turn_id: &str,
+) -> Result<Option<ListedTurn>, DaemonError> {
+    let mut params = json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
+    loop {
+        let page: TurnPage = call(client, methods::THREAD_TURNS_LIST, &params).await?;
+        if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
+            return Ok(Some(found));
+        }
+        let Some(next) = page.next_cursor else { return Ok(None) };
+        params["cursor"] = next.into();
+    }
+}
+
+pub(super) fn contents_of(turn: &ListedTurn) -> Contents {
+    let mut contents = Contents { error: turn.error.clone(), ..Contents::default() };
+    contents.has_beginning = true;
+    for item in &turn.items {
+        contents.add_item(item);
+    }
+    contents
+}
+
+/// Folds in an event of the log if it is about the turn.
+fn apply(contents: &mut Contents, turn: &Turn, json: &[u8]) {
+    let names = |id: &str| memchr::memmem::find(json, id.as_bytes()).is_some();
+    if names(&turn.turn_id)
+        && names(&turn.thread_id)
+        && is_foldable(json)
+        && let Ok(event) = serde_json::from_slice::<Event>(json)
+        && let Some(detail) = event.read()
+    {
+        contents.apply(&turn.turn_id, &detail);
+    }
+}

@@ -1,0 +1,96 @@
+//! The turns and answers of a registry of format version 1 or 2.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::private::{IdempotencyKey, SessionMoment, StoredResponse};
+use super::records::State;
+use super::session::Session;
+use super::turn::{KeptContents, Phase, Turn};
+use crate::codex::protocol::values;
+
+/// A turn: of a thread in version 2, of a session in version 1, which did not write down who started it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EarlierTurn {
+    turn_id: String,
+    /// In version 1.
+    session_id: Option<String>,
+    thread_id: Option<String>,
+    started_by: Option<String>,
+    /// In version 2.
+    phase: Option<Phase>,
+    status: String,
+    started_at: String,
+    completed_at: Option<String>,
+    text: Option<String>,
+    error: Option<Value>,
+    token_usage: Option<Value>,
+}
+
+impl EarlierTurn {
+    /// The record of the turn, in a registry that includes the events up to `through`.
+    pub(super) fn into_turn(self, through: u64) -> Turn {
+        let is_open = self.status == values::TURN_IN_PROGRESS;
+        let phase = self.phase.unwrap_or(if is_open { Phase::Started } else { Phase::Ended });
+        let mut kept = KeptContents::default();
+        if let Some(text) = &self.text {
+            kept.set_text(text);
+        }
+        kept.set_error(self.error.as_ref());
+        if let Some(usage) = &self.token_usage {
+            kept.set_token_usage(usage);
+        }
+        Turn {
+            turn_id: self.turn_id,
+            thread_id: self.thread_id.unwrap_or_default(),
+            started_by: self.started_by.or(self.session_id),
+            phase,
+            status: self.status,
+            started_at: self.started_at,
+            completed_at: self.completed_at,
+            first_seq: 0,
+            last_seq: through,
+            has_user_message: false,
+            item_ids: Vec::new(),
+            kept,
+        }
+    }
+}
+
+/// An answer with a copy of the session's record.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EarlierAnswer {
+    digest: String,
+    expires_at: String,
+    session: Option<Session>,
+    turn_id: Option<String>,
+    queue_id: Option<String>,
+    client_message_id: Option<String>,
+    #[serde(default)]
+    steered: bool,
+}
+
+impl EarlierAnswer {
+    /// Adds the answer to the records, which have the sessions.
+    pub(super) fn add_to(self, key: &str, state: &mut State) {
+        let session_id = self.session.as_ref().map_or("", |session| &session.session_id);
+        let idempotency =
+            IdempotencyKey { key: key.to_owned(), digest: self.digest, expires_at: self.expires_at };
+        let mut answer = StoredResponse::new(&idempotency, session_id);
+        answer.turn_id = self.turn_id;
+        answer.queue_id = self.queue_id;
+        answer.client_message_id = self.client_message_id;
+        answer.steered = self.steered;
+        if let Some(session) = self.session {
+            let mut moment = SessionMoment::of(&session);
+            let record = state.sessions.get(&session.session_id);
+            if record.is_none_or(|record| moment.in_record(record) != session) {
+                moment.former = Some(state.private.add_former(session.into()));
+            }
+            answer.session = Some(moment);
+        }
+        state.private.answers.insert(key.into(), answer.into());
+    }
+}
