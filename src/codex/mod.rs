@@ -49,7 +49,6 @@ pub(crate) use rpc::{
     reader::MessageReader,
 };
 pub use supervisor::availability::{Availability, Failure, Waiting};
-pub use supervisor::plan::{App, Plan};
-pub use supervisor::remote::{KnownServer, RecordServer, SharedServer};
+pub use supervisor::plan::{App, KnownServer, Plan, RecordServer, SharedServer};
 pub use supervisor::task::Supervisor;
 pub use transport::websocket::Address;

@@ -4,6 +4,6 @@ pub(super) mod availability;
 mod backoff;
 mod generation;
 pub(super) mod plan;
-pub(super) mod remote;
+mod remote;
 pub(super) mod task;
 mod termination;

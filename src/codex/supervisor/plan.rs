@@ -1,9 +1,12 @@
 //! What the supervisor runs, and its limits. `daemon` and `commands/doctor` build it from the configuration.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::remote::SharedServer;
 use crate::codex::process::child::Program;
+use crate::codex::process::detached::DetachedProgram;
+use crate::codex::process::identity::Identity;
 use crate::codex::transport::websocket::Address;
 
 /// The app-server to supervise.
@@ -15,6 +18,24 @@ pub enum App {
     External(Address),
     /// The app-server that all programs of the user share; it outlives this daemon.
     Shared(SharedServer),
+}
+
+/// Reads the identity of the app-server that was joined or started last; may block.
+pub type KnownServer = Arc<dyn Fn() -> Option<Identity> + Send + Sync>;
+/// Writes the identity of the app-server to disk; may block.
+pub type RecordServer = Arc<dyn Fn(&Identity) + Send + Sync>;
+
+/// The app-server that all programs of the user share.
+#[derive(Clone)]
+pub struct SharedServer {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Starts it where none runs.
+    pub program: DetachedProgram,
+    /// The app-server that was joined or started last.
+    pub known: KnownServer,
+    /// Records the app-server that is joined or started.
+    pub record: RecordServer,
 }
 
 /// The configuration of a supervisor.

@@ -4,7 +4,6 @@
 //! answers and the one that was known last does not run. Several programs may do that at the same moment: Codex lets one
 //! server have the socket and the others exit, and everybody joins the one that answers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::availability::{Failure, STOPPING, terminating};
 use super::backoff::next_start_timeout;
 use super::generation::{Generation, ServeOutcome};
+use super::plan::SharedServer;
 use super::termination::Termination;
 use crate::codex::listener::{AppServerEvent, Listener};
-use crate::codex::process::detached::{self, Detached, DetachedProgram};
+use crate::codex::process::detached::{self, Detached};
 use crate::codex::process::exit::exit_of;
 use crate::codex::process::identity::Identity;
 use crate::codex::process::limits::POOL;
@@ -35,24 +35,6 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 const JOIN_GRACE: Duration = Duration::from_secs(3);
 /// How long reading or writing the identity of the app-server may take.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Reads the identity of the app-server that was joined or started last; may block.
-pub type KnownServer = Arc<dyn Fn() -> Option<Identity> + Send + Sync>;
-/// Writes the identity of the app-server to disk; may block.
-pub type RecordServer = Arc<dyn Fn(&Identity) + Send + Sync>;
-
-/// The app-server that all programs of the user share.
-#[derive(Clone)]
-pub struct SharedServer {
-    /// Its socket.
-    pub socket: PathBuf,
-    /// Starts it where none runs.
-    pub program: DetachedProgram,
-    /// The app-server that was joined or started last.
-    pub known: KnownServer,
-    /// Records the app-server that is joined or started.
-    pub record: RecordServer,
-}
 
 /// Why there is no connection to the socket.
 enum Unconnected {
