@@ -1,8 +1,7 @@
-//! Writes the state files when the records have changed, and at the stop.
+//! Writes the state files when the records have changed: at most once a second, and at the stop.
 //!
-//! The files are a snapshot of the log: after a crash, the events since then are applied to them. So small files are
-//! written once a second, and large ones only when the log has grown as much, or after a time in proportion to their size.
-//! The log is synced once a second all the same.
+//! The files are a snapshot of the log: after a crash, the events since then are applied to them. So a large session
+//! registry is written only when the log has grown as much, or after a time in proportion to its size.
 //!
 //! Owns the writer thread; the recorder's worker notifies it. All files of one round show the same state.
 
@@ -27,9 +26,9 @@ const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// A round may take this part of the time at most, however many sessions there are.
 const MIN_INTERVAL_PER_WRITE_TIME: u32 = 20;
 
-/// Up to this size, files are written in each round.
+/// Up to this size, the registry is written in each round.
 const SMALL_BYTES: u64 = 64 * 1024;
-/// How fast larger files are written on average while the log grows by less than their size.
+/// How fast a larger registry is written on average while the log grows by less than its size.
 const BYTES_PER_SECOND: u64 = 8 * 1024;
 
 /// The thread that writes the snapshots.
@@ -53,12 +52,11 @@ struct Shared {
     lock: Mutex<Option<DirectoryLock>>,
 }
 
-/// The newest files that were written.
+/// The newest registry that was written.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     at: Instant,
-    registry_bytes: u64,
-    other_bytes: u64,
+    bytes: u64,
     /// How long the log was, in bytes that this process has written.
     log_bytes: u64,
 }
@@ -96,11 +94,11 @@ impl SnapshotWriter {
         });
         // From the start all files are there.
         shared.sync_log();
-        let written = shared.write(true, None);
+        let written = shared.write(true);
         if let Err(error) = &written {
             tracing::error!(%error, "failed to write the state files");
         }
-        let (worker, written) = (Arc::clone(&shared), written.ok());
+        let (worker, written) = (Arc::clone(&shared), written.ok().flatten());
         let thread = std::thread::Builder::new()
             .name("snapshot-writer".to_owned())
             .spawn(move || worker.work(written))?;
@@ -149,26 +147,25 @@ impl Shared {
             self.recorder.view().log.check_files();
             let is_urgent = requested.stopping || requested.failing || !is_synced;
             let sessions = requested.sessions || requested.stopping;
-            let is_due = is_urgent || written.is_none_or(|written| self.is_due(written, sessions));
-            if is_due {
-                match self.write(sessions, written) {
-                    Ok(now) => {
-                        is_reported = false;
-                        written = Some(now);
+            let is_due = is_urgent || written.is_none_or(|written| self.is_due(written));
+            // A registry that is not due yet alone is no reason to write the other files again.
+            let is_needed = is_due || requested.records || self.is_file_missing();
+            let result = if is_needed { self.write(sessions && is_due) } else { Ok(None) };
+            let is_failed = result.is_err();
+            match result {
+                Ok(registry) => written = registry.or(written),
+                Err(error) => {
+                    if !is_reported {
+                        tracing::error!(%error, "failed to write the state files");
                     }
-                    Err(error) => {
-                        if !is_reported {
-                            tracing::error!(%error, "failed to write the state files");
-                        }
-                        is_reported = true;
-                        written = None;
-                    }
+                    written = None;
                 }
             }
-            if !is_due || is_reported {
+            is_reported = is_failed;
+            if is_failed || (sessions && !is_due) {
                 let mut again = self.requested();
-                again.records = true;
-                again.sessions |= requested.sessions;
+                again.records |= is_failed;
+                again.sessions |= sessions;
             }
             if requested.stopping {
                 return;
@@ -186,22 +183,24 @@ impl Shared {
         is_synced
     }
 
-    /// Whether changed files are to be written now.
-    fn is_due(&self, written: Written, sessions: bool) -> bool {
-        let bytes = written.other_bytes + if sessions { written.registry_bytes } else { 0 };
+    /// Whether a changed registry is to be written now.
+    fn is_due(&self, written: Written) -> bool {
+        let bytes = written.bytes;
         let log_growth = self.recorder.view().log.metrics().bytes().saturating_sub(written.log_bytes);
-        let files = [&self.identity, &self.registry, &self.daemon, &self.recent];
         bytes <= SMALL_BYTES
             // The events since then must still be in the log at the next start.
             || log_growth >= bytes.min(self.config.limits.event_log_bytes / 4)
             || written.at.elapsed() >= Duration::from_secs(bytes / BYTES_PER_SECOND)
-            || files.into_iter().any(|path| is_missing(path))
+    }
+
+    fn is_file_missing(&self) -> bool {
+        [&self.identity, &self.registry, &self.daemon, &self.recent].into_iter().any(|path| is_missing(path))
     }
 
     /// Waits for a change or the stop, and returns what to write.
     fn wait(&self) -> Requested {
         let mut requested = self.requested();
-        while !requested.records && !requested.failing && !requested.stopping {
+        while !requested.records && !requested.sessions && !requested.failing && !requested.stopping {
             requested = self.changed.wait(requested).unwrap_or_else(PoisonError::into_inner);
         }
         let taken = *requested;
@@ -219,8 +218,9 @@ impl Shared {
         }
     }
 
-    /// Writes the state files, all from the records of one moment; the registry only when the sessions changed.
-    fn write(&self, sessions: bool, last: Option<Written>) -> io::Result<Written> {
+    /// Writes the state files, all from the records of one moment; the registry only with `sessions`, or where there is none.
+    /// Returns the registry, if it was written.
+    fn write(&self, sessions: bool) -> io::Result<Option<Written>> {
         let view = self.recorder.view();
         let log_bytes = view.log.metrics().bytes();
         let (mut registry, mut daemon, recent) = {
@@ -264,15 +264,8 @@ impl Shared {
             }
             written => written?,
         }
-        let bytes = |is_registry| {
-            let files = files.iter().filter(|(path, _)| (*path == self.registry) == is_registry);
-            files.map(|(_, text)| text.len() as u64).sum()
-        };
-        let registry_bytes = match (&registry, last) {
-            (None, Some(last)) => last.registry_bytes,
-            _ => bytes(true),
-        };
-        Ok(Written { at: Instant::now(), registry_bytes, other_bytes: bytes(false), log_bytes })
+        let written = files.iter().find(|(path, _)| *path == self.registry);
+        Ok(written.map(|(_, text)| Written { at: Instant::now(), bytes: text.len() as u64, log_bytes }))
     }
 
     /// Recreates a removed directory and locks it: the lock was removed with it.

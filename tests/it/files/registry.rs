@@ -5,9 +5,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{json_file, restart};
-use crate::api::{SESSIONS, new_session, start_daemon, text, wait_for_event_type};
+use crate::api::{SESSIONS, STATUS, create_session, new_session, start_daemon, text, wait_for_event_type};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
+use crate::support::wait::wait_until;
 use crate::support::websocket::EVENTS_PATH;
 
 /// Returns a stopped daemon with six sessions; the first four are closed, in another order than their creation.
@@ -38,6 +39,12 @@ async fn listed(daemon: &Daemon) -> Vec<String> {
         .iter()
         .map(|session| text(&session["sessionId"]))
         .collect()
+}
+
+async fn last_seq(daemon: &Daemon) -> u64 {
+    let status = get(daemon, STATUS).await;
+    let events = &status.data(200)["snapshot"]["recentEvents"]["events"];
+    events.as_array().unwrap().last().unwrap()["seq"].as_u64().unwrap()
 }
 
 async fn forgotten_events(daemon: &Daemon) -> Vec<Value> {
@@ -76,4 +83,23 @@ async fn registry_limit_keeps_active_sessions() {
     wait_for_event_type(&none, "app-server.connected").await;
     assert_eq!(listed(&none).await.len(), 6);
     assert_eq!(forgotten_events(&none).await, [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn other_state_files_do_not_wait_for_large_registry() {
+    let daemon = start_daemon().await;
+    let label = "x".repeat(15_000);
+    for _ in 0..40 {
+        create_session(&daemon, json!({ "metadata": { "label": label } })).await;
+    }
+    let through = |name: &str| json_file(&daemon.state_dir().join(name))["throughSeq"].as_u64().unwrap();
+    let last = last_seq(&daemon).await;
+    wait_until("the registry of all sessions", || (through("session-registry.json") >= last).then_some(()))
+        .await;
+    new_session(&daemon).await;
+    let last = last_seq(&daemon).await;
+    for name in ["daemon-state.json", "recent-events.json"] {
+        wait_until(name, || (through(name) >= last).then_some(())).await;
+    }
+    assert!(through("session-registry.json") < last, "a small change rewrites a large registry");
 }
