@@ -138,7 +138,9 @@ impl Fields {
     /// Parses the body; also returns the names of the fields that it does not have, which are ignored.
     ///
     /// `null` and blank strings count as absent; other strings are trimmed, except paths.
-    pub(super) fn parse<T: DeserializeOwned + JsonSchema>(mut self) -> Result<(T, Vec<String>), ApiError> {
+    pub(super) fn parse<T: DeserializeOwned + JsonSchema + 'static>(
+        mut self,
+    ) -> Result<(T, Vec<String>), ApiError> {
         self.0.retain(|name, value| match value {
             Value::Null => false,
             Value::String(text) if text.trim().is_empty() => false,

@@ -1,8 +1,12 @@
 //! Parses a request body or a query string into its struct, and makes the schema of that struct.
 //!
-//! Stateless. Called by the handlers; the OpenAPI document has the same schemas. The sentence for a wrong value is made from
+//! Owns the schemas that were made. Called by the handlers; the OpenAPI document has the same schemas. The sentence for a wrong value is made from
 //! the schema of its field, unless the type of the field has its own: that is the rest of a sentence after the name, and
 //! begins with a space, a bracket or a colon.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use axum::http::Uri;
 use schemars::generate::SchemaSettings;
@@ -31,10 +35,17 @@ pub(super) fn schema<T: JsonSchema>() -> Schema {
     schema
 }
 
+/// The schema of `T`, made once: a request with a query needs it.
+fn cached_schema<T: JsonSchema + 'static>() -> Arc<Schema> {
+    static SCHEMAS: LazyLock<Mutex<HashMap<TypeId, Arc<Schema>>>> = LazyLock::new(Mutex::default);
+    let mut schemas = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(schemas.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(schema::<T>())))
+}
+
 /// Parses the fields of an object; also returns the names of those that the struct does not have.
 ///
 /// The error is a sentence that names the field.
-pub(super) fn object<T: DeserializeOwned + JsonSchema>(
+pub(super) fn object<T: DeserializeOwned + JsonSchema + 'static>(
     fields: Map<String, Value>,
 ) -> Result<(T, Vec<String>), String> {
     // From text, because serde_json changes the notation of numbers such as 0.00001 when it converts a `Value`.
@@ -45,7 +56,7 @@ pub(super) fn object<T: DeserializeOwned + JsonSchema>(
     let parsed = serde_ignored::deserialize(tracked, |path| ignored.push(path.to_string()));
     match parsed {
         Ok(parsed) => Ok((parsed, ignored)),
-        Err(error) => Err(sentence(&schema::<T>(), &text, &track.path(), &error)),
+        Err(error) => Err(sentence(&cached_schema::<T>(), &text, &track.path(), &error)),
     }
 }
 
@@ -53,9 +64,9 @@ pub(super) fn object<T: DeserializeOwned + JsonSchema>(
 ///
 /// Unknown parameters and empty ones are ignored, white space around a value too. Of a repeated parameter the last value
 /// counts, unless it is a list. `labels.KEY=VALUE` is an entry of the object `labels`.
-pub(super) fn query<T: DeserializeOwned + JsonSchema>(text: &str) -> Result<T, String> {
+pub(super) fn query<T: DeserializeOwned + JsonSchema + 'static>(text: &str) -> Result<T, String> {
     let mut fields = Map::new();
-    let schema = if text.is_empty() { Schema::default() } else { schema::<T>() };
+    let schema = cached_schema::<T>();
     for (name, text) in form_urlencoded::parse(text.as_bytes()) {
         let text = text.trim();
         let property = |name: &str| schema.get("properties").and_then(|properties| properties.get(name));
@@ -83,7 +94,7 @@ pub(super) fn query<T: DeserializeOwned + JsonSchema>(text: &str) -> Result<T, S
 }
 
 /// Parses the query of a request.
-pub(super) fn query_of<T: DeserializeOwned + JsonSchema>(uri: &Uri) -> Result<T, ApiError> {
+pub(super) fn query_of<T: DeserializeOwned + JsonSchema + 'static>(uri: &Uri) -> Result<T, ApiError> {
     query(uri.query().unwrap_or_default()).map_err(ApiError::bad_request)
 }
 

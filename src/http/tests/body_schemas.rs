@@ -8,12 +8,14 @@ use crate::http::body::Fields;
 use crate::http::parse;
 use crate::http::queries::{SessionQuery, WaitQuery};
 
-fn parse_body<T: DeserializeOwned + schemars::JsonSchema>(body: Value) -> Result<(T, Vec<String>), String> {
+fn parse_body<T: DeserializeOwned + schemars::JsonSchema + 'static>(
+    body: Value,
+) -> Result<(T, Vec<String>), String> {
     let Value::Object(body) = body else { panic!("{body} is not an object") };
     Fields::from(body).parse().map_err(|error| error.message().to_owned())
 }
 
-fn error_message<T: DeserializeOwned + schemars::JsonSchema>(body: Value) -> String {
+fn error_message<T: DeserializeOwned + schemars::JsonSchema + 'static>(body: Value) -> String {
     let shown = body.to_string();
     parse_body::<T>(body).map(|_| ()).expect_err(&shown)
 }
