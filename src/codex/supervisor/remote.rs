@@ -240,7 +240,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
     }
 }
 
-/// Whether nothing listens at a socket: there is no file, or nobody has it open.
+/// Whether nothing listens at a socket: there is no file, or no process has it open.
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }

@@ -68,7 +68,7 @@ fn corrections(state: &State, thread_id: &str, found: &ListedTurn, is_newest: bo
         status: found.status.clone(),
         error: found.error.clone(),
     };
-    // The end last: whoever waits for it reads the turn then.
+    // The end last: a caller that waits for it reads the turn then.
     if runs {
         return needs_status.then(|| settled.into()).into_iter().chain(items).collect();
     }

@@ -47,6 +47,17 @@ async fn start_turn(daemon: &Daemon, session: &Value, prompt: &str) -> String {
     submit(daemon, &body).await.data(202)["turnId"].as_str().unwrap().to_owned()
 }
 
+/// Starts a turn and waits until its answer has begun: before that, Codex may not have written the beginning of the
+/// thread, and an app-server that is terminated has no turn to finish.
+async fn start_slow_turn(daemon: &Daemon, session: &Value) -> String {
+    let turn_id = start_turn(daemon, session, SLOW_TURN).await;
+    wait_until("an answer that has begun", || {
+        (count(daemon, "app-server.turn.message.delta") > 0).then_some(())
+    })
+    .await;
+    turn_id
+}
+
 /// The turn when it has ended.
 async fn turn_when_over(daemon: &Daemon, session: &Value, turn_id: &str) -> Value {
     let session_id = session["sessionId"].as_str().unwrap();
@@ -203,12 +214,7 @@ async fn killed_shared_server_is_replaced_and_its_turn_settled() {
     let daemon = shared(&home).start().await;
     let server = server_of(&daemon).await;
     let session = create_session(&daemon, &home, &json!({})).await;
-    let turn_id = start_turn(&daemon, &session, SLOW_TURN).await;
-    // Before the model answers, Codex may not have written the beginning of the thread.
-    wait_until("an answer that has begun", || {
-        (count(&daemon, "app-server.turn.message.delta") > 0).then_some(())
-    })
-    .await;
+    let turn_id = start_slow_turn(&daemon, &session).await;
     // Its socket file stays behind.
     kill_process(pid(server), Signal::KILL).unwrap();
     let turn = turn_when_over(&daemon, &session, &turn_id).await;
@@ -225,12 +231,7 @@ async fn turn_of_drained_shared_server_ends_as_codex_recorded_it() {
     let daemon = shared(&home).start().await;
     let server = server_of(&daemon).await;
     let session = create_session(&daemon, &home, &json!({})).await;
-    let turn_id = start_turn(&daemon, &session, SLOW_TURN).await;
-    // Before the model answers, the app-server has no turn to finish.
-    wait_until("an answer that has begun", || {
-        (count(&daemon, "app-server.turn.message.delta") > 0).then_some(())
-    })
-    .await;
+    let turn_id = start_slow_turn(&daemon, &session).await;
     kill_process(pid(server), Signal::TERM).unwrap();
     wait_until_async("an app-server that takes no new work", async || {
         let body = json!({ "cwd": home.workspace() });
