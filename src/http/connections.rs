@@ -7,8 +7,10 @@
 //! whose client sends no more, is ever evicted.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -43,8 +45,8 @@ pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
     /// The key in the list of waiting connections; 0 while a request is being processed.
     position: AtomicU64,
-    /// Cancelled when the connection must close to make room.
-    pub(super) eviction: CancellationToken,
+    /// Cancelled when the connection was chosen to close; see [`Slot::evicted`].
+    eviction: CancellationToken,
     /// Whether the connection has become a WebSocket.
     pub(super) is_upgraded: AtomicBool,
     /// Whether the response is an event stream, which has no end.
@@ -129,6 +131,16 @@ impl Slot {
         self.limiter.lock().insert(position, waiting);
     }
 
+    /// Completes when the connection must close to make room: it was chosen, and it waits for its client now. A request that
+    /// arrived meanwhile is answered first.
+    ///
+    /// Only the task of the connection changes whether it waits; it must poll this after the connection itself.
+    pub(super) async fn evicted(&self) {
+        self.eviction.cancelled().await;
+        poll_fn(|_| if self.position.load(Ordering::Relaxed) > 0 { Poll::Ready(()) } else { Poll::Pending })
+            .await;
+    }
+
     /// Marks the connection as busy: a request is being processed.
     pub(super) fn mark_busy(&self) {
         let position = self.position.swap(0, Ordering::Relaxed);
@@ -146,6 +158,8 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -171,6 +185,19 @@ mod tests {
         assert_eq!(limiter.len(), 2);
     }
 
+    #[tokio::test]
+    async fn chosen_connection_answers_request_that_arrived_before_it_closes() {
+        let limiter = ConnectionLimiter::new(1);
+        let slot = limiter.acquire().await.unwrap();
+        slot.mark_waiting();
+        assert!(limiter.evict_longest_waiting(Duration::ZERO));
+        slot.mark_busy();
+        let mut evicted = std::pin::pin!(slot.evicted());
+        assert!(evicted.as_mut().now_or_never().is_none());
+        slot.mark_waiting();
+        assert!(evicted.now_or_never().is_some());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn limiter_rejects_while_all_are_busy_and_evicts_for_new_connection() {
         let limiter = ConnectionLimiter::new(1);
@@ -183,7 +210,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         first.mark_waiting();
-        first.eviction.cancelled().await;
+        first.evicted().await;
         drop(first);
         assert!(second.await.unwrap().is_some());
         assert_eq!((limiter.rejected(), limiter.len()), (1, 0));

@@ -146,11 +146,11 @@ async fn serve(stream: TcpStream, remote: SocketAddr, slot: Arc<Slot>, app: App,
     if peer != Peer::Trusted {
         tracing::debug!(%remote, ?peer, "the user of a connection is not trusted");
     }
-    let eviction = slot.eviction.clone();
     let socket = Socket::new(stream, Arc::clone(&slot), app.state.daemon.config().limits.client_timeout);
+    let of_service = Arc::clone(&slot);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        slot.mark_busy();
-        let (app, peer, slot) = (app.clone(), peer.clone(), Arc::clone(&slot));
+        of_service.mark_busy();
+        let (app, peer, slot) = (app.clone(), peer.clone(), Arc::clone(&of_service));
         async move {
             let request = request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&slot))));
             let response = app.respond(&peer, request).await;
@@ -172,8 +172,10 @@ async fn serve(stream: TcpStream, remote: SocketAddr, slot: Arc<Slot>, app: App,
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
+        // In this order: a request that has arrived is read before the connection may close.
+        biased;
         served = connection.as_mut() => served,
-        () = eviction.cancelled() => Ok(()),
+        () = slot.evicted() => Ok(()),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
