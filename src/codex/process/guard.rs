@@ -32,6 +32,9 @@ const EXIT_COMMAND: &str = "goodbye";
 const HOLD_COMMAND: &str = "hold ";
 /// Sent before the daemon closes that stdin itself.
 const RELEASE_COMMAND: &str = "release";
+/// How often the guard tries to hold the stdin of an app-server, and the pause between two attempts.
+const HOLD_ATTEMPTS: u32 = 10;
+const HOLD_INTERVAL: Duration = Duration::from_millis(10);
 /// How long the app-server may take to exit by itself; the real one needs 8 to 31 ms (measured on 0.169.0).
 const APP_SERVER_EXIT_GRACE: Duration = Duration::from_secs(1);
 /// How long the guard's sweep runs when processes remain.
@@ -50,7 +53,7 @@ pub fn run(instance: &str) -> ExitCode {
         } else if line == RELEASE_COMMAND {
             held = None;
         } else if let Some(pid) = line.strip_prefix(HOLD_COMMAND).and_then(|pid| pid.parse().ok()) {
-            held = platform::hold_stdin(pid, &format!("{INSTANCE_VARIABLE}={instance}"));
+            held = hold_stdin(pid, &format!("{INSTANCE_VARIABLE}={instance}"));
         }
     }
     let filter = ProcessFilter::marked(instance);
@@ -63,6 +66,17 @@ pub fn run(instance: &str) -> ExitCode {
         Ok((_, 0)) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Holds the stdin of a process that was just started and carries `mark`.
+///
+/// exec lets the parent continue before the new environment can be read, so the first attempt may not find the mark.
+#[expect(clippy::disallowed_methods, reason = "the guard is a separate process")]
+fn hold_stdin(pid: u32, mark: &str) -> Option<OwnedFd> {
+    (0..HOLD_ATTEMPTS).find_map(|attempt| {
+        std::thread::sleep(HOLD_INTERVAL * attempt.min(1));
+        platform::hold_stdin(pid, mark)
+    })
 }
 
 /// The daemon's side of the guard.
