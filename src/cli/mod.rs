@@ -26,12 +26,20 @@ pub use client::{ApproveArguments, AskArguments, ClientArguments, DeclineArgumen
 pub use exit::CliExit;
 pub use help::completions;
 
+/// Commands that codexd starts itself and that have no settings: they skip what settings need, because a guard keeps the
+/// memory of its command line.
+const INTERNAL_COMMANDS: [&str; 2] = ["guard", "detach"];
+
 /// Parses a command line as `std::env::args_os` returns it, including the program's name.
 ///
 /// Flags may come before or after the subcommand; without a subcommand they are those of `start`. Flags override
 /// environment variables; a blank variable counts as unset.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, CliExit> {
-    parse_with(args.collect(), &has_blank_variable)
+    let args: Vec<_> = args.collect();
+    if args.get(1).is_some_and(|word| INTERNAL_COMMANDS.iter().any(|name| word == name)) {
+        return read(CommandLine::command().try_get_matches_from(&args), &args);
+    }
+    parse_with(args, &has_blank_variable)
 }
 
 /// [`parse`] without the environment variables of the arguments for which `is_ignored` is true.
@@ -72,8 +80,13 @@ fn parse_with(args: Vec<OsString>, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> R
         Ok(matches) if has("--demo") && !starts_demo(&matches) => matches_of(false),
         matches => matches,
     };
+    read(matches, &args)
+}
+
+/// The command of a line that clap has accepted.
+fn read(matches: Result<ArgMatches, clap::Error>, args: &[OsString]) -> Result<Command, CliExit> {
     let line = matches.and_then(|matches| CommandLine::from_arg_matches(&matches));
-    line.map(|line| line.command).map_err(|error| exit_of(&error, &args))
+    line.map(|line| line.command).map_err(|error| exit_of(&error, args))
 }
 
 /// Whether `codexd smoke` accepts a setting, so that a script can pass the same flags to all commands, but replaces it.
