@@ -2,12 +2,13 @@
 //!
 //! Codex announces them by items of the thread that calls upon them (`collabAgentToolCall`, `subAgentActivity`), by the
 //! `parentThreadId` of a thread that started, and by the `rootTurnId` of their turns (measured on 0.140.0, 0.160.1,
-//! 0.169.0 and 0.171.0; the item that spawns comes before the first turn of the spawned thread, and only 0.169.0 and
-//! later name the root of a turn).
+//! 0.169.0 and 0.171.0; only 0.169.0 and later name the root of a turn).
+//! The item that spawns usually comes before the first turn of the spawned thread; on a busy machine the start of that
+//! turn can come first (seen on 0.171.0), so the turns that start in unknown threads are remembered too.
 //! A descendant has no session: its events belong to the sessions of the thread at its root, and the session that started
 //! the turn at the root decides about its requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 const MAX_DEPTH: usize = 64;
 /// How many descendants are remembered.
 const MAX_KEPT: usize = 10_000;
+/// How many turns of unknown threads are remembered; the item that spawns follows within milliseconds.
+const MAX_EARLY_TURNS: usize = 64;
 
 /// A thread that descends from the thread of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,9 @@ pub(super) struct RunningTurn {
 #[serde(transparent)]
 pub struct Descendants {
     pub(super) by_thread: BTreeMap<String, Descendant>,
+    /// Turns that run in threads which are not known to descend from anything, oldest first, with their threads.
+    #[serde(skip)]
+    pub(super) early: VecDeque<(String, RunningTurn)>,
 }
 
 /// Where a thread and a turn come from; a thread that descends from none is its own root.
@@ -125,10 +131,11 @@ impl Descendants {
         if is_new && self.by_thread.len() >= MAX_KEPT {
             return;
         }
+        let early = &mut self.early;
         let known = self.by_thread.entry(thread_id.to_owned()).or_insert_with(|| Descendant {
             parent_thread_id: parent_thread_id.to_owned(),
             called_by: None,
-            current: None,
+            current: take_early(early, thread_id),
         });
         let Some(caller) = called_by else { return };
         let before = known.called_by.replace(caller);
@@ -140,8 +147,43 @@ impl Descendants {
         }
     }
 
+    /// Remembers the turn that runs in a thread; returns whether the thread is a descendant.
+    pub(super) fn turn_started(&mut self, thread_id: &str, turn: RunningTurn) -> bool {
+        if let Some(descendant) = self.by_thread.get_mut(thread_id) {
+            descendant.current = Some(turn);
+            return true;
+        }
+        take_early(&mut self.early, thread_id);
+        if self.early.len() >= MAX_EARLY_TURNS {
+            self.early.pop_front();
+        }
+        self.early.push_back((thread_id.to_owned(), turn));
+        false
+    }
+
+    /// Forgets a turn that is over; returns whether its thread is a descendant.
+    pub(super) fn turn_ended(&mut self, thread_id: &str, turn_id: &str) -> bool {
+        self.early.retain(|(_, turn)| turn.turn_id != turn_id);
+        let Some(descendant) = self.by_thread.get_mut(thread_id) else { return false };
+        descendant.current.take_if(|current| current.turn_id == turn_id);
+        true
+    }
+
+    /// Forgets all turns, as the connection that carried them is over; returns whether one ran in a descendant.
+    pub(super) fn connection_ended(&mut self) -> bool {
+        self.early.clear();
+        let ended = self.by_thread.values_mut().filter_map(|descendant| descendant.current.take()).count();
+        ended > 0
+    }
+
     /// Whether the way from a thread to its root leads back to itself.
     fn is_cycle(&self, thread_id: &str) -> bool {
         self.by_thread.contains_key(&self.root(thread_id, None).thread_id)
     }
+}
+
+/// Takes the turn that started in a thread before the thread was known.
+fn take_early(early: &mut VecDeque<(String, RunningTurn)>, thread_id: &str) -> Option<RunningTurn> {
+    let position = early.iter().position(|(other, _)| other == thread_id)?;
+    early.remove(position).map(|(_, turn)| turn)
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::descendants::Descendants;
+use super::descendants::{Descendants, RunningTurn};
 use super::earlier_registry::{EarlierAnswer, EarlierTurn};
 use super::held::Held;
 use super::private::{PrivateSession, PrivateState, SessionMoment, StoredResponse};
@@ -58,6 +58,9 @@ pub struct RegistryFile {
     /// The threads of sub-agents, by their ids.
     #[serde(default)]
     pub(super) descendants: Descendants,
+    /// The turns that run in threads which may turn out to be those of sub-agents.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    early_turns: VecDeque<(String, RunningTurn)>,
     /// What the app-server asked, oldest first.
     #[serde(default)]
     pub(super) requests: Vec<Arc<ServerRequest>>,
@@ -102,6 +105,7 @@ impl RegistryFile {
             answers: private.answers.clone(),
             former_sessions: private.former_sessions.clone(),
             descendants: state.descendants.clone(),
+            early_turns: state.descendants.early.clone(),
             requests: state.requests.iter().cloned().collect(),
             memory: MemoryFile {
                 sessions: private.sessions.clone(),
@@ -130,7 +134,7 @@ impl RegistryFile {
         let earlier = self.thread_turns.into_values().chain(self.turns.into_values()).flatten();
         let earlier = earlier.map(|turn| turn.into_turn(self.through_seq)).collect();
         state.turns.restore(self.threads, earlier);
-        state.descendants = self.descendants;
+        state.descendants = Descendants { early: self.early_turns, ..self.descendants };
         state.sessions_through = self.through_seq;
         state.sessions_updated_at = self.updated_at;
     }

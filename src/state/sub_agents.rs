@@ -78,17 +78,15 @@ impl State {
                 root_turn_id,
                 ..
             }) => {
-                let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
-                descendant.current =
-                    Some(RunningTurn { turn_id: turn_id.clone(), root_turn_id: root_turn_id.clone() });
-                true
+                // The threads of sessions are no descendants.
+                if self.sessions.of_thread(thread_id).is_some() {
+                    return false;
+                }
+                let (turn_id, root_turn_id) = (turn_id.clone(), root_turn_id.clone());
+                self.descendants.turn_started(thread_id, RunningTurn { turn_id, root_turn_id })
             }
             EventDetail::Notification(NotificationEvent::TurnCompleted { thread_id, turn_id, .. }) => {
-                let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
-                if descendant.current.as_ref().is_some_and(|current| current.turn_id == *turn_id) {
-                    descendant.current = None;
-                }
-                true
+                self.descendants.turn_ended(thread_id, turn_id)
             }
             // The turns of descendants are carried by the connection like all others.
             EventDetail::Daemon(DaemonEvent::Started { .. })
@@ -96,11 +94,7 @@ impl State {
                 ChildEvent::Connected { .. }
                 | ChildEvent::ConnectFailed { .. }
                 | ChildEvent::TransportClosed { .. },
-            ) => {
-                let any = self.descendants.all_running().next().is_some();
-                self.descendants.by_thread.values_mut().for_each(|descendant| descendant.current = None);
-                any
-            }
+            ) => self.descendants.connection_ended(),
             EventDetail::Session(SessionEvent::Forgotten { .. }) => {
                 let threads = &self.descendants.by_thread;
                 let is_kept = |thread_id: &String| {

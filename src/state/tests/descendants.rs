@@ -107,3 +107,24 @@ fn thread_without_session_has_no_descendants() {
     let state = folded(vec![opened("s", "t"), collab("elsewhere", "u", "child")]);
     assert!(state.descendants.is_empty());
 }
+
+#[test]
+fn turn_that_starts_before_its_thread_is_announced_is_known() {
+    let mut events = vec![
+        opened("s", "t"),
+        accepted("s", "t", "u"),
+        begun("child", "c1", Some("u")),
+        begun("other", "o1", None),
+        ("app-server.turn.completed", json!({ "threadId": "other", "turnId": "o1", "status": "completed" })),
+        collab("t", "u", "child"),
+        collab("t", "u", "other"),
+    ];
+    let running =
+        |events: &[(&'static str, Value)]| folded(events.to_vec()).descendants.running("t", Some("u"));
+    assert_eq!(running(&events), [("child".to_owned(), "c1".to_owned())]);
+    events.push((
+        "app-server.turn.completed",
+        json!({ "threadId": "child", "turnId": "c1", "status": "completed" }),
+    ));
+    assert_eq!(running(&events), []);
+}
