@@ -37,6 +37,7 @@
 //! - [`demo`]: an app-server with prepared answers, for `codexd start --demo` and `codexd smoke`; a separate process.
 //! - [`cli`]: parses the command line.
 //! - [`config`]: flags, environment variables and defaults; the only reader of the environment.
+//! - [`ids`]: the types of ids.
 //! - [`storage`]: every file operation.
 //! - [`blocking`]: bounded thread pools for calls that may hang.
 //! - [`time`](mod@time): wall-clock deadlines.
@@ -72,6 +73,7 @@ pub mod demo;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+pub mod ids;
 #[expect(
     clippy::disallowed_methods,
     reason = "the log is written by the recorder's thread, read on threads of a pool, and opened before anything is served"

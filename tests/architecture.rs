@@ -25,7 +25,7 @@ use imports::{Imports, cycles};
 use source::{Source, layers_used, paths, sources, without_tests};
 
 /// The layers from top to bottom, each with the layers that it may use.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("main", &["commands", "cli"]),
     ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
     (
@@ -41,15 +41,19 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "config",
             "codex::protocol",
             "storage",
+            "ids",
         ],
     ),
     ("client", &["http", "config"]),
-    ("http", &["daemon", "journal", "state", "codex::protocol", "storage", "blocking"]),
-    ("daemon", &["codex", "journal", "state", "config", "codex::protocol", "storage", "time", "blocking"]),
+    ("http", &["daemon", "journal", "state", "codex::protocol", "storage", "blocking", "ids"]),
+    (
+        "daemon",
+        &["codex", "journal", "state", "config", "codex::protocol", "storage", "time", "blocking", "ids"],
+    ),
     ("service", &["codex", "config", "codex::protocol", "storage"]),
     ("codex", &["codex::protocol", "time", "blocking"]),
     ("journal", &["storage", "blocking"]),
-    ("state", &["codex::protocol", "storage"]),
+    ("state", &["codex::protocol", "storage", "ids"]),
     ("demo", &[]),
     ("cli", &["config", "codex::protocol"]),
     ("config", &["codex::protocol"]),
@@ -57,6 +61,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("storage", &[]),
     ("time", &[]),
     ("blocking", &[]),
+    ("ids", &[]),
 ];
 
 const MAX_FILE_LINES: usize = 500;

@@ -18,6 +18,7 @@ use crate::client::DaemonClient;
 use crate::codex::protocol::values::TURN_COMPLETED;
 use crate::config::{Config, LocalApiBase, Settings};
 use crate::daemon::SnapshotView;
+use crate::ids::SessionId;
 
 /// The number of deltas in the answer of the demo to `hello`.
 const EXPECTED_DELTAS: usize = 10;
@@ -157,7 +158,12 @@ async fn run_turn(
             Some(TURN_COMPLETED) => Ok(format!("turn {turn_id}")),
             other => Err(format!("turn {turn_id} is {}", other.unwrap_or("unknown"))),
         };
-        running.daemon.sessions.close(&session_id, false).await.map_err(|error| error.to_string())?;
+        running
+            .daemon
+            .sessions
+            .close(&SessionId::new(session_id), false)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok::<_, String>((turn, stream))
     };
     conversation.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))

@@ -16,6 +16,7 @@ use crate::daemon::catch_panic::{Panicked, catch_panic};
 use crate::daemon::codex_health::{Codex, CodexHealth};
 use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::handle::Recorder;
+use crate::ids::SessionId;
 use crate::state::{NewEvent, Session, SessionStatus, State};
 
 /// How long a call waits for an app-server that is starting, or will start soon.
@@ -39,7 +40,7 @@ impl Core {
     }
 
     /// One session.
-    pub(super) fn session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
+    pub(super) fn session(&self, session_id: &SessionId) -> Result<Arc<Session>, DaemonError> {
         let known = self.state().sessions.get(session_id).cloned();
         known.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::codex::CallError;
 use crate::codex::protocol::errors;
+use crate::ids::SessionId;
 use crate::state::ServerRequest;
 
 /// Why an operation failed.
@@ -15,12 +16,12 @@ pub enum DaemonError {
     Invalid(String),
     /// There is no session with this ID.
     #[error("Unknown codexd session \"{0}\".")]
-    UnknownSession(String),
+    UnknownSession(SessionId),
     /// The session has no turn with this ID.
     #[error("Unknown codexd turn \"{turn_id}\" in session \"{session_id}\".")]
     UnknownTurn {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The turn.
         turn_id: String,
     },
@@ -30,7 +31,7 @@ pub enum DaemonError {
     )]
     NotQueued {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The queue ID of the turn.
         queue_id: String,
     },
@@ -38,15 +39,15 @@ pub enum DaemonError {
     #[error(
         "The turn for session \"{0}\" was interrupted before it started; submit it again if you still need it."
     )]
-    TurnWithdrawn(String),
+    TurnWithdrawn(SessionId),
     /// No turn is running.
     #[error("No turn is running in session \"{0}\".")]
-    NoTurn(String),
+    NoTurn(SessionId),
     /// Another turn than the requested one is running.
     #[error("Another turn is running in session \"{session_id}\": {turn_id}.")]
     OtherTurn {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The running turn.
         turn_id: String,
     },
@@ -62,13 +63,13 @@ pub enum DaemonError {
     )]
     SessionNotActive {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// Why it was closed, as a sentence.
         reason: String,
     },
     /// The session has no thread in the app-server.
     #[error("Session \"{0}\" does not have an app-server thread.")]
-    NoThread(String),
+    NoThread(SessionId),
     /// The client must decide whether the directory is trusted.
     #[error(
         "The directory {cwd} has its own Codex configuration ({}), and it is not decided whether it is trusted; send \
@@ -88,7 +89,7 @@ pub enum DaemonError {
     )]
     TurnInProgress {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The running turn.
         turn_id: String,
     },
@@ -96,7 +97,7 @@ pub enum DaemonError {
     #[error("Session \"{session_id}\" has {limit} queued turns already; wait until some of them have run.")]
     QueueFull {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The maximum number of queued turns.
         limit: usize,
     },
@@ -118,7 +119,7 @@ pub enum DaemonError {
     )]
     ThreadUnavailable {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The thread.
         thread_id: String,
         /// The app-server's message.
@@ -131,7 +132,7 @@ pub enum DaemonError {
     )]
     OutcomeUnknown {
         /// The session.
-        session_id: String,
+        session_id: SessionId,
         /// The earliest time at which it may have been sent to the app-server, RFC 3339.
         submitted_at: String,
         /// Why it cannot be found out.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::codex::{Closed, Outline, RestartScheduled};
 use crate::config::{Config, MODE};
+use crate::ids::SessionId;
 use crate::journal::{Damage, Recovered};
 use crate::state::{
     ChildEvent, DaemonEvent, IdempotencyKey, LogDamage, MissingTurn, NewEvent, RequestEvent, RequestPolicy,
@@ -188,7 +189,7 @@ pub(crate) fn session_opened(
 }
 
 /// The end of a session and of its queued turns.
-pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&str>) -> Vec<NewEvent> {
+pub(crate) fn session_closed(state: &State, session_id: &SessionId, reason: Option<&str>) -> Vec<NewEvent> {
     let never_started = "the session was closed before it started.";
     let waiting = state.private.queue(session_id);
     let mut new_events: Vec<_> =
@@ -202,7 +203,7 @@ pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&st
 
 /// A turn was not accepted.
 pub(crate) fn turn_rejected(
-    session_id: &str,
+    session_id: &SessionId,
     queue_id: Option<&str>,
     key: Option<&IdempotencyKey>,
     reason: &str,

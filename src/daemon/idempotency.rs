@@ -8,6 +8,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::locks::Locks;
+use crate::ids::SessionId;
 use crate::state::{IdempotencyKey, Session, StoredResponse};
 use crate::time::{rfc3339_after, rfc3339_now};
 
@@ -76,7 +77,7 @@ impl Answers {
     pub(super) fn first_answer(
         &self,
         key: Option<&RequestKey>,
-        session_id: &str,
+        session_id: &SessionId,
     ) -> Result<Arc<Session>, DaemonError> {
         match key.map(|key| self.remembered_answer(key)).transpose()?.flatten() {
             Some(answer) if answer.session.is_some() => self.session_of_answer(&answer),

@@ -18,6 +18,7 @@ use crate::daemon::events;
 use crate::daemon::queue::held::{StartFailure, hold_once};
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
+use crate::ids::SessionId;
 use crate::state::{Held, HoldCause, IdempotencyKey, QueuedTurn, Session, TurnEvent};
 use crate::time::rfc3339_now;
 
@@ -112,7 +113,7 @@ impl Queue {
     async fn start_queued(
         &self,
         thread_id: &str,
-        session_id: &str,
+        session_id: &SessionId,
         next: &QueuedTurn,
     ) -> Result<(), StartFailure> {
         let client = self.core.wait_for_client().await.map_err(StartFailure::Transient)?;
@@ -202,7 +203,7 @@ impl Queue {
     /// Releases the queue of a session's thread at a client's request.
     ///
     /// The thread is opened first: if that fails, the error is returned and the queue stays held.
-    pub async fn resume(&self, session_id: &str) -> Result<(), DaemonError> {
+    pub async fn resume(&self, session_id: &SessionId) -> Result<(), DaemonError> {
         require_active(self.core.session(session_id)?)?;
         let (queue, name) = (self.clone(), session_id.to_owned());
         self.core

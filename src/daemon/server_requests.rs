@@ -25,6 +25,7 @@ use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 use crate::daemon::skipped_items::SkippedItemReader;
+use crate::ids::SessionId;
 use crate::state::server_requests::offered_decisions;
 use crate::state::{
     ChildEvent, RequestEvent, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State,
@@ -182,11 +183,11 @@ fn resolution(
 }
 
 /// Assigns a request to the session that started the turn at the root, which is returned; `None` when no session did.
-fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a str> {
+fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a SessionId> {
     let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
     let root = state.descendants.root(thread_id, turn_id);
     let deciding_session = state.deciding_session(thread_id, turn_id);
-    request.session_id = deciding_session.map(str::to_owned);
+    request.session_id = deciding_session.cloned();
     request.root_thread_id = Some(root.thread_id);
     request.root_turn_id = root.turn_id;
     deciding_session
@@ -240,7 +241,7 @@ impl ServerRequests {
     }
 
     /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
-    pub fn list(&self, session_id: Option<&str>) -> Vec<Arc<ServerRequest>> {
+    pub fn list(&self, session_id: Option<&SessionId>) -> Vec<Arc<ServerRequest>> {
         let state = self.core.state();
         let matches = |request: &&Arc<ServerRequest>| {
             session_id.is_none_or(|session_id| state.lists_request(session_id, request))

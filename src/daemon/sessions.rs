@@ -26,6 +26,7 @@ use crate::daemon::threads::{Threads, on_thread};
 use crate::daemon::trust::decision::TrustDecision;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::Turns;
+use crate::ids::SessionId;
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State};
 use crate::time::rfc3339_now;
 
@@ -39,7 +40,7 @@ pub struct CreateSession {
     /// The thread to resume; none starts a new one.
     pub thread_id: Option<String>,
     /// The session whose thread it begins as a copy of.
-    pub fork_from: Option<String>,
+    pub fork_from: Option<SessionId>,
     /// The thread settings, by the app-server's names; values that only it can validate are passed through.
     pub settings: Map<String, Value>,
     /// What it does with requests of the app-server.
@@ -106,7 +107,7 @@ impl Sessions {
     }
 
     /// One session.
-    pub fn get(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
+    pub fn get(&self, session_id: &SessionId) -> Result<Arc<Session>, DaemonError> {
         self.core.session(session_id)
     }
 
@@ -115,7 +116,7 @@ impl Sessions {
         self.core.state().sessions.iter().cloned().collect()
     }
 
-    async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<String, DaemonError> {
+    async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<SessionId, DaemonError> {
         let (params, decision) =
             thread_params(&self.core, client, &input.settings, input.trust, ThreadLoad::New).await?;
         let endpoint = self.core.config.server.endpoint.to_string();
@@ -143,7 +144,7 @@ impl Sessions {
         method: &'static str,
         input: CreateSession,
         thread_id: &str,
-    ) -> Result<String, DaemonError> {
+    ) -> Result<SessionId, DaemonError> {
         let load = ThreadLoad::Old { thread_id, cwd: None };
         let (mut params, decision) =
             thread_params(&self.core, client, &input.settings, input.trust, load).await?;
@@ -186,7 +187,7 @@ fn open(
     last_turn: Option<ListedTurn>,
     decision: TrustDecision,
     state: &State,
-) -> Outcome<String> {
+) -> Outcome<SessionId> {
     let now = rfc3339_now();
     let session_id = new_session_id();
     let running = last_turn.as_ref().filter(|turn| turn.status == values::TURN_IN_PROGRESS);
@@ -222,10 +223,10 @@ fn open(
 }
 
 /// A name that is unique for ever and sorts by time.
-fn new_session_id() -> String {
+fn new_session_id() -> SessionId {
     let millis = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
     let random = (uuid::Uuid::new_v4().as_u128() & 0xffff_ffff) as u64;
-    format!("session-{}-{}", base36(millis), base36(random))
+    SessionId::new(format!("session-{}-{}", base36(millis), base36(random)))
 }
 
 fn base36(mut number: u64) -> String {

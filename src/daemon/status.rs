@@ -15,6 +15,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::mcp_servers::FailedMcpServer;
 use crate::daemon::services::Daemon;
 use crate::daemon::status::view::DaemonView;
+use crate::ids::SessionId;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
 use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, Session};
@@ -152,7 +153,7 @@ impl Daemon {
     }
 
     /// One session with the newest events about it.
-    pub fn session_view(&self, session_id: &str) -> Result<SessionView, DaemonError> {
+    pub fn session_view(&self, session_id: &SessionId) -> Result<SessionView, DaemonError> {
         let view = self.core.recorder.view();
         let (session, queued_turns, requests, recent) = {
             let state = view.state();
@@ -167,7 +168,9 @@ impl Daemon {
                 |key: &str| event.get("detail").and_then(|detail| detail.get(key)).and_then(Value::as_str);
             let is_in_thread =
                 |key: &str| named(key).is_some_and(|id| Some(id) == session.thread_id.as_deref());
-            named("sessionId") == Some(session_id) || is_in_thread("threadId") || is_in_thread("rootThreadId")
+            named("sessionId") == Some(session_id.as_str())
+                || is_in_thread("threadId")
+                || is_in_thread("rootThreadId")
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
         let mcp_servers = self.core.codex.mcp_servers.of(session.thread_id.as_deref());

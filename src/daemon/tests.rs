@@ -35,7 +35,7 @@ fn open(config: &Config) -> (Opened, StateDirectories) {
 
 fn new_session(name: &str) -> Session {
     Session {
-        session_id: name.to_owned(),
+        session_id: name.into(),
         purpose: Purpose::Duplex,
         thread_id: Some(format!("thread-{name}")),
         status: SessionStatus::Active,
@@ -81,11 +81,14 @@ impl TestRecorder {
     }
 
     async fn close_session(&self, name: &'static str) {
-        self.recorder.record_durably(move |state| events::session_closed(state, name, None)).await.unwrap();
+        self.recorder
+            .record_durably(move |state| events::session_closed(state, &name.into(), None))
+            .await
+            .unwrap();
     }
 
     fn sessions(&self) -> Vec<String> {
-        self.recorder.view().state().sessions.iter().map(|session| session.session_id.clone()).collect()
+        self.recorder.view().state().sessions.iter().map(|session| session.session_id.to_string()).collect()
     }
 
     fn forgotten(&self) -> Vec<Value> {
@@ -100,7 +103,7 @@ impl TestRecorder {
 /// The acceptance of the turn `turn-NAME` of the session `NAME`.
 fn accepted(name: &str) -> NewEvent {
     TurnEvent::Accepted {
-        session_id: name.to_owned(),
+        session_id: name.into(),
         thread_id: Some(format!("thread-{name}")),
         turn_id: format!("turn-{name}"),
         status: None,
@@ -226,7 +229,8 @@ async fn recorder_forgets_closed_sessions_oldest_first() {
         test_recorder.close_session(name).await;
         assert_eq!(json!(test_recorder.forgotten()), forgotten, "{name} was closed");
         // Sessions that closed in the same millisecond are ordered by age; the test gives each another millisecond.
-        let closed = test_recorder.recorder.view().state().sessions.get(name).unwrap().updated_at.clone();
+        let closed =
+            test_recorder.recorder.view().state().sessions.get(&name.into()).unwrap().updated_at.clone();
         while crate::time::rfc3339_now() <= closed {
             std::hint::spin_loop();
         }

@@ -22,6 +22,7 @@ use crate::daemon::events;
 use crate::daemon::locks::Locks;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::corrections::read_turns;
+use crate::ids::SessionId;
 use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Trust, Turn};
 use crate::time::rfc3339_now;
 
@@ -56,11 +57,11 @@ impl Threads {
     /// changes it.
     pub(in crate::daemon) async fn lock_of_session(
         &self,
-        session_id: &str,
+        session_id: &SessionId,
     ) -> Result<(OwnedMutexGuard<()>, Arc<Session>), DaemonError> {
         loop {
             let thread_id = self.core.session(session_id)?.thread_id.clone();
-            let guard = self.lock(thread_id.as_deref().unwrap_or(session_id)).await;
+            let guard = self.lock(thread_id.as_deref().unwrap_or(session_id.as_str())).await;
             let session = self.core.session(session_id)?;
             if session.thread_id == thread_id {
                 return Ok((guard, session));
@@ -252,7 +253,7 @@ impl Threads {
         self.core
             .run_until_call_timeout(methods::THREAD_START, async move {
                 let session_id = session.session_id.clone();
-                let _creation = threads.creations.lock(&session_id).await;
+                let _creation = threads.creations.lock(session_id.as_str()).await;
                 let now = threads.core.session(&session_id)?;
                 if now.thread_id != session.thread_id {
                     return Ok(now);

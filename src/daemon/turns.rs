@@ -28,6 +28,7 @@ use crate::daemon::queue::Queue;
 use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
+use crate::ids::SessionId;
 use crate::state::{IdempotencyKey, Session, StoredResponse, Turn};
 
 /// What happens to a new turn while another one runs.
@@ -47,7 +48,7 @@ pub enum WhenBusy {
 #[derive(Debug, Clone)]
 pub struct SubmitTurn {
     /// The session.
-    pub session_id: String,
+    pub session_id: SessionId,
     /// The items of the user's input; never empty.
     pub input: Vec<Value>,
     /// The running turn to steer; `None` starts a new one.
@@ -200,7 +201,7 @@ impl Turns {
     /// The response to an accepted turn: the same one that a repeated request gets.
     fn accepted(
         &self,
-        session_id: &str,
+        session_id: &SessionId,
         key: Option<&RequestKey>,
         turn_id: Option<String>,
         queue_id: Option<String>,

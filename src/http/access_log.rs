@@ -17,6 +17,8 @@ use axum::http::Method;
 use axum::response::Response;
 use hyper::body::{Body as _, Frame, SizeHint};
 
+use crate::ids::SessionId;
+
 /// How much of a path is logged, in characters.
 const MAX_PATH_CHARS: usize = 200;
 
@@ -61,14 +63,14 @@ impl ResponseCounts {
 /// The session and turn that a response is about, so that the log connects a request with the events of its turn.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subject {
-    pub(super) session: Option<String>,
+    pub(super) session: Option<SessionId>,
     pub(super) turn: Option<String>,
 }
 
 impl Subject {
     /// A session and, if there is one, a turn in it.
-    pub(super) fn new(session: &str, turn: Option<&str>) -> Self {
-        Self { session: Some(session.to_owned()), turn: turn.map(str::to_owned) }
+    pub(super) fn new(session: &SessionId, turn: Option<&str>) -> Self {
+        Self { session: Some(session.clone()), turn: turn.map(str::to_owned) }
     }
 
     /// Attaches the subject to a response.
@@ -118,7 +120,7 @@ impl Drop for Access {
             status = self.status.load(Ordering::Relaxed),
             ms = (self.started_at.elapsed().as_secs_f64() * 1e5).round() / 100.0,
             bytes = self.bytes.load(Ordering::Relaxed),
-            session = subject.and_then(|subject| subject.session.as_deref()),
+            session = subject.and_then(|subject| subject.session.as_ref().map(SessionId::as_str)),
             turn = subject.and_then(|subject| subject.turn.as_deref()),
             cut = self.is_truncated.load(Ordering::Relaxed).then_some(true),
             "answered",

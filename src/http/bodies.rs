@@ -12,6 +12,7 @@ use super::values::{
     Trust, WholeNumber,
 };
 use crate::daemon::WhenBusy;
+use crate::ids::SessionId;
 use crate::state::Purpose;
 
 /// The fields of a body that are forwarded to the app-server; absent ones are omitted, not sent as `null`.
@@ -71,7 +72,7 @@ pub(super) struct CreateSession {
     pub(super) thread_id: Option<String>,
     /// Starts with a copy of the history of this session.
     #[serde(skip_serializing)]
-    pub(super) fork_from: Option<String>,
+    pub(super) fork_from: Option<SessionId>,
     /// Does not persist the thread; ignored for a resumed thread.
     pub(super) ephemeral: Option<bool>,
     /// Whether the app-server may use the .codex directory of a working directory whose trust is undecided: its MCP servers and hooks run outside of the sandbox. Default: false. "ask" uses the last decision about the directory, and fails with trust_undecided if a .codex directory exists and there was no decision.
@@ -100,7 +101,7 @@ pub(super) struct SubmitTurn {
     /// The session.
     #[serde(skip_serializing)]
     #[schemars(extend("pattern" = "\\S"))]
-    pub(super) session_id: String,
+    pub(super) session_id: SessionId,
     /// The input: a string, or a list of items in the format of the app-server.
     #[serde(skip_serializing)]
     pub(super) input: Option<Input>,
@@ -156,7 +157,7 @@ pub(super) struct SubmitTurn {
 pub(super) struct InterruptTurn {
     /// The session.
     #[schemars(extend("pattern" = "\\S"))]
-    pub(super) session_id: String,
+    pub(super) session_id: SessionId,
     /// Interrupts only this turn.
     pub(super) turn_id: Option<String>,
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::WholeNumber;
+use crate::ids::SessionId;
 use crate::state::{Purpose, SessionStatus};
 
 /// The order of a list of sessions.
@@ -27,7 +28,7 @@ pub(super) struct SessionQuery {
     /// Which sessions come first; default: oldest.
     pub(super) order: Option<Order>,
     /// Only sessions that come after this one.
-    pub(super) after: Option<String>,
+    pub(super) after: Option<SessionId>,
     /// The maximum number of sessions.
     pub(super) limit: Option<WholeNumber<1, 10_000>>,
     /// `metadata.KEY=VALUE` selects sessions with this label; may be repeated.
@@ -55,5 +56,5 @@ pub(super) struct WaitQuery {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RequestQuery {
     /// Only requests of this session.
-    pub(super) session_id: Option<String>,
+    pub(super) session_id: Option<SessionId>,
 }

@@ -8,6 +8,7 @@ use super::records::State;
 use super::session::Session;
 use super::turn::{KeptContents, Phase, Turn};
 use crate::codex::protocol::values;
+use crate::ids::SessionId;
 
 /// A turn: of a thread in version 2, of a session in version 1, which did not write down who started it.
 #[derive(Debug, Deserialize)]
@@ -15,9 +16,9 @@ use crate::codex::protocol::values;
 pub(super) struct EarlierTurn {
     turn_id: String,
     /// In version 1.
-    session_id: Option<String>,
+    session_id: Option<SessionId>,
     thread_id: Option<String>,
-    started_by: Option<String>,
+    started_by: Option<SessionId>,
     /// In version 2.
     phase: Option<Phase>,
     status: String,
@@ -75,10 +76,10 @@ pub(super) struct EarlierAnswer {
 impl EarlierAnswer {
     /// Adds the answer to the records, which have the sessions.
     pub(super) fn add_to(self, key: &str, state: &mut State) {
-        let session_id = self.session.as_ref().map_or("", |session| &session.session_id);
+        let session_id = self.session.as_ref().map(|session| session.session_id.clone()).unwrap_or_default();
         let idempotency =
             IdempotencyKey { key: key.to_owned(), digest: self.digest, expires_at: self.expires_at };
-        let mut answer = StoredResponse::new(&idempotency, session_id);
+        let mut answer = StoredResponse::new(&idempotency, &session_id);
         answer.turn_id = self.turn_id;
         answer.queue_id = self.queue_id;
         answer.client_message_id = self.client_message_id;

@@ -10,6 +10,7 @@ use super::private::{IdempotencyKey, QueuedTurn, SessionMoment, StoredResponse};
 use super::records::State;
 use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
+use crate::ids::SessionId;
 
 /// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
 const DEFAULT_CLOSE_REASON: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
@@ -179,7 +180,7 @@ impl State {
         &mut self,
         at: &str,
         key: Option<&IdempotencyKey>,
-        session_id: &str,
+        session_id: &SessionId,
         outcome: impl FnOnce(&mut StoredResponse),
     ) {
         let Some(key) = key else { return };

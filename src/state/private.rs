@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::held::Held;
 use super::server_requests::RequestPolicy;
 use super::session::{Session, SessionStatus};
+use crate::ids::SessionId;
 
 /// How many answers are kept at most; the oldest go first. An answer takes less than 1 KiB: its key has at most 200 bytes.
 const MAX_RESPONSES: usize = 10_000;
@@ -76,7 +77,7 @@ pub struct StoredResponse {
     /// Until when it is remembered, RFC 3339, UTC, milliseconds.
     pub expires_at: String,
     /// The session of the request.
-    pub session_id: String,
+    pub session_id: SessionId,
     /// The session as the answer had it; `None` while the outcome is unknown.
     pub session: Option<SessionMoment>,
     /// The turn that was accepted.
@@ -134,7 +135,7 @@ impl SessionMoment {
 
 impl StoredResponse {
     /// The response to a request of unknown outcome.
-    pub(super) fn new(key: &IdempotencyKey, session_id: &str) -> Self {
+    pub(super) fn new(key: &IdempotencyKey, session_id: &SessionId) -> Self {
         Self {
             digest: key.digest.chars().take(DIGEST_CHARS).collect(),
             expires_at: key.expires_at.clone(),
@@ -157,7 +158,7 @@ impl StoredResponse {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PrivateState {
     /// By session id; a session without such state has no entry.
-    pub sessions: BTreeMap<String, PrivateSession>,
+    pub sessions: BTreeMap<SessionId, PrivateSession>,
     /// By idempotency key.
     pub answers: BTreeMap<Arc<str>, Arc<StoredResponse>>,
     /// Records of sessions before a change that [`SessionMoment`] does not have; answers name them by their numbers.
@@ -168,12 +169,12 @@ pub struct PrivateState {
 
 impl PrivateState {
     /// The turns that wait in a session, the next one first.
-    pub fn queue(&self, session_id: &str) -> impl Iterator<Item = &QueuedTurn> {
+    pub fn queue(&self, session_id: &SessionId) -> impl Iterator<Item = &QueuedTurn> {
         self.sessions.get(session_id).into_iter().flat_map(|memory| &memory.queue)
     }
 
     /// The sessions in which turns wait.
-    pub fn queued_sessions(&self) -> impl Iterator<Item = &String> {
+    pub fn queued_sessions(&self) -> impl Iterator<Item = &SessionId> {
         self.sessions.iter().filter(|(_, memory)| !memory.queue.is_empty()).map(|(session_id, _)| session_id)
     }
 
@@ -185,12 +186,12 @@ impl PrivateState {
         self.trust_answers.insert(directory.to_owned(), trusted);
     }
 
-    pub(super) fn of(&mut self, session_id: &str) -> &mut PrivateSession {
+    pub(super) fn of(&mut self, session_id: &SessionId) -> &mut PrivateSession {
         self.sessions.entry(session_id.to_owned()).or_default()
     }
 
     /// Takes a waiting turn out; `false` when it is not there.
-    pub(super) fn dequeue(&mut self, session_id: &str, queue_id: &str) -> bool {
+    pub(super) fn dequeue(&mut self, session_id: &SessionId, queue_id: &str) -> bool {
         let Some(memory) = self.sessions.get_mut(session_id) else { return false };
         let before = memory.queue.len();
         memory.queue.retain(|turn| turn.queue_id != queue_id);

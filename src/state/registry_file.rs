@@ -21,6 +21,7 @@ use super::server_requests::ServerRequest;
 use super::session::{Session, SessionStatus};
 use super::turn::{KeptContents, Phase, Threads, Turn};
 use crate::codex::protocol::values::TURN_IN_PROGRESS;
+use crate::ids::SessionId;
 
 /// The first digits of the years that are written as numbers.
 const CENTURY: &str = "20";
@@ -78,7 +79,7 @@ pub struct RegistryFile {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct MemoryFile {
-    sessions: BTreeMap<String, PrivateSession>,
+    sessions: BTreeMap<SessionId, PrivateSession>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     trust_answers: BTreeMap<String, bool>,
     /// By idempotency key, as version 2 wrote them.
@@ -144,7 +145,7 @@ impl RegistryFile {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ThreadRows {
-    started_by: Option<String>,
+    started_by: Option<SessionId>,
     turns: Vec<TurnRow>,
 }
 
@@ -165,7 +166,7 @@ struct TurnRow(
 struct TurnExtra {
     /// Empty for a turn that no session started.
     #[serde(skip_serializing_if = "Option::is_none")]
-    started_by: Option<String>,
+    started_by: Option<SessionId>,
     /// `Ended` unless it is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<Phase>,
@@ -213,7 +214,7 @@ impl ThreadRows {
         let turn = |TurnRow(turn_id, first_seq, length, started, completed, status, extra)| {
             let started_by = match extra.started_by {
                 None => self.started_by.clone(),
-                Some(session_id) => Some(session_id).filter(|session_id| !session_id.is_empty()),
+                Some(session_id) => Some(session_id).filter(|session_id| !session_id.as_str().is_empty()),
             };
             Arc::new(Turn {
                 turn_id,
@@ -301,7 +302,7 @@ impl AnswerRow {
         Self(key.to_owned(), answer.digest.clone(), expires_at, answer.turn_id.clone(), updated_at, extra)
     }
 
-    fn into_answer(self, session_id: &str) -> (Arc<str>, Arc<StoredResponse>) {
+    fn into_answer(self, session_id: &SessionId) -> (Arc<str>, Arc<StoredResponse>) {
         let Self(key, digest, expires_at, turn_id, updated_at, extra) = self;
         let (current_turn_id, last_turn_id, last_turn_status) =
             extra.turns.unwrap_or_else(|| just_begun(turn_id.as_ref()));
@@ -347,7 +348,7 @@ fn read_threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Threads, D
 }
 
 fn write_answers<S: Serializer>(answers: &Answers, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut by_session: BTreeMap<&str, Vec<(&str, &StoredResponse)>> = BTreeMap::new();
+    let mut by_session: BTreeMap<&SessionId, Vec<(&str, &StoredResponse)>> = BTreeMap::new();
     for (key, answer) in answers {
         by_session.entry(&answer.session_id).or_default().push((key, answer));
     }
@@ -360,7 +361,7 @@ fn write_answers<S: Serializer>(answers: &Answers, serializer: S) -> Result<S::O
 }
 
 fn read_answers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Answers, D::Error> {
-    let by_session = BTreeMap::<String, Vec<AnswerRow>>::deserialize(deserializer)?;
+    let by_session = BTreeMap::<SessionId, Vec<AnswerRow>>::deserialize(deserializer)?;
     let answers = by_session.into_iter().flat_map(|(session_id, rows)| {
         rows.into_iter().map(move |row| row.into_answer(&session_id)).collect::<Vec<_>>()
     });

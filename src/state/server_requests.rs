@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::codex::protocol::decisions;
+use crate::ids::SessionId;
 
 /// How many resolved requests are remembered.
 const MAX_RESOLVED: usize = 500;
@@ -63,7 +64,7 @@ pub struct ServerRequest {
     /// Whether it still waits.
     pub status: ServerRequestStatus,
     /// The session that started the turn at the root; `null` when none did.
-    pub session_id: Option<String>,
+    pub session_id: Option<SessionId>,
     /// The thread.
     pub thread_id: Option<String>,
     /// The turn that waits for it.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::held::Held;
+use crate::ids::SessionId;
 
 /// What a session is for; codexd treats all three alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
@@ -67,7 +68,7 @@ pub enum Trust {
 #[serde(rename_all = "camelCase")]
 pub struct Session {
     /// Its id, which is never used again.
-    pub session_id: String,
+    pub session_id: SessionId,
     /// What it is for.
     pub purpose: Purpose,
     /// The app-server's thread.
@@ -117,7 +118,7 @@ pub struct Session {
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     records: BTreeMap<u64, Arc<Session>>,
-    by_id: HashMap<String, u64>,
+    by_id: HashMap<SessionId, u64>,
     by_thread: HashMap<String, Vec<u64>>,
     /// By the time of their end, oldest first.
     closed: BTreeSet<(String, u64)>,
@@ -136,7 +137,7 @@ impl Sessions {
     }
 
     /// One session by its id.
-    pub fn get(&self, session_id: &str) -> Option<&Arc<Session>> {
+    pub fn get(&self, session_id: &SessionId) -> Option<&Arc<Session>> {
         self.records.get(self.by_id.get(session_id)?)
     }
 
@@ -172,7 +173,7 @@ impl Sessions {
     }
 
     /// Removes a session; `false` when there is none with that id.
-    pub fn remove(&mut self, session_id: &str) -> bool {
+    pub fn remove(&mut self, session_id: &SessionId) -> bool {
         let Some(ordinal) = self.by_id.remove(session_id) else { return false };
         self.unindex(ordinal);
         self.records.remove(&ordinal).is_some()
@@ -192,7 +193,7 @@ impl Sessions {
     }
 
     /// Changes one session; `false` when there is none with that id.
-    pub fn update(&mut self, session_id: &str, change: impl FnOnce(&mut Session)) -> bool {
+    pub fn update(&mut self, session_id: &SessionId, change: impl FnOnce(&mut Session)) -> bool {
         let Some(&ordinal) = self.by_id.get(session_id) else { return false };
         self.update_at(ordinal, change);
         true

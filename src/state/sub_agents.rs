@@ -8,6 +8,7 @@ use super::events::{SessionEvent, TurnEvent};
 use super::records::State;
 use super::server_requests::ServerRequest;
 use crate::codex::protocol::items::called_sub_agents;
+use crate::ids::SessionId;
 
 impl EventDetail {
     /// Whether it may report that a thread descends from another one, so that later events are about a descendant.
@@ -34,7 +35,7 @@ impl EventDetail {
 
 impl State {
     /// Whether a request is shown with a session: it belongs to it, or to none and to its thread.
-    pub fn lists_request(&self, session_id: &str, request: &ServerRequest) -> bool {
+    pub fn lists_request(&self, session_id: &SessionId, request: &ServerRequest) -> bool {
         match &request.session_id {
             Some(owner) => owner == session_id,
             None => {
@@ -48,12 +49,12 @@ impl State {
     /// The session that decides about something of a thread and a turn: the one that started the turn at the root.
     ///
     /// `None` for what descends from a turn that no session started.
-    pub fn deciding_session(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&str> {
+    pub fn deciding_session(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&SessionId> {
         let root = self.descendants.root(thread_id, turn_id);
         let running = || self.turns.running(&root.thread_id).map(|turn| turn.turn_id.clone());
         let turn_id = root.turn_id.clone().or_else(running)?;
         let owner = self.owner_of(&root.thread_id, &turn_id)?;
-        self.sessions.get(owner).map(|session| session.session_id.as_str())
+        self.sessions.get(owner).map(|session| &session.session_id)
     }
 
     /// Applies an event to the descendants; returns whether it was about them.

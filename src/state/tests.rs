@@ -56,7 +56,7 @@ fn turn(status: &str) -> Value {
 fn turn_goes_from_accepted_to_completed() {
     let accepted = ("turn.accepted", json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let state = folded(vec![opened("s", "t"), accepted.clone()]);
-    let session = state.sessions.get("s").unwrap();
+    let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!(session.current_turn_id.as_deref(), Some("u"));
     assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
     assert_eq!(state.turns.open().count(), 1);
@@ -69,7 +69,7 @@ fn turn_goes_from_accepted_to_completed() {
         // An acceptance that comes late does not revive the turn.
         accepted,
     ]);
-    let session = state.sessions.get("s").unwrap();
+    let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!(session.current_turn_id, None);
     assert_eq!(session.last_turn_id.as_deref(), Some("u"));
     assert_eq!(session.last_turn_status.as_deref(), Some("completed"));
@@ -83,12 +83,12 @@ fn retried_error_keeps_the_turn_and_final_error_ends_it() {
         ("app-server.turn.error", json!({"threadId": "t", "turnId": "u", "willRetry": will_retry}))
     };
     let state = folded(vec![opened("s", "t"), error(true)]);
-    let session = state.sessions.get("s").unwrap();
+    let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!(session.current_turn_id.as_deref(), Some("u"));
     assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
 
     let state = folded(vec![opened("s", "t"), error(true), error(false)]);
-    let session = state.sessions.get("s").unwrap();
+    let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!(session.current_turn_id, None);
     assert_eq!(session.last_turn_status.as_deref(), Some("failed"));
 }
@@ -100,7 +100,7 @@ fn missing_completion_fails_the_turn() {
         ("app-server.turn.started", turn("inProgress")),
         ("app-server.turn.completed.missing", json!({"sessionId": "s", "threadId": "t", "turnId": "u"})),
     ]);
-    let session = state.sessions.get("s").unwrap();
+    let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!(session.current_turn_id, None);
     assert_eq!(session.last_turn_status.as_deref(), Some("failed"));
 }
@@ -121,7 +121,7 @@ fn closed_session_has_no_turn_and_is_not_busy() {
         ("app-server.turn.started", turn("inProgress")),
         ("session.closed", json!({"sessionId": "s"})),
     ]);
-    let session = state.sessions.get("s").unwrap();
+    let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!((session.status, &session.current_turn_id), (SessionStatus::Closed, &None));
 }
 
@@ -135,11 +135,11 @@ fn turn_belongs_to_the_session_that_started_it() {
     let sessions = vec![opened("s", "t"), opened("z", "t")];
     let events = [sessions.clone(), vec![accepted("s", "u", false), accepted("z", "u", true), begun("v")]];
     let state = folded(events.concat());
-    assert_eq!(state.owner_of("t", "u"), Some("s"));
+    assert_eq!(state.owner_of("t", "u"), Some(&"s".into()));
     assert_eq!(state.owner_of("t", "v"), None, "another client of the app-server started it");
     assert_eq!(state.owner_of("t", "w"), None);
     for session_id in ["s", "z"] {
-        let session = state.sessions.get(session_id).unwrap();
+        let session = state.sessions.get(&session_id.into()).unwrap();
         assert_eq!(session.current_turn_id.as_deref(), Some("v"), "both have the turns of their thread");
     }
     let state = folded([sessions, vec![begun("u"), accepted("z", "u", true)]].concat());
@@ -164,7 +164,7 @@ fn turns_of_an_older_registry_move_to_their_threads() {
     let state = State::restore(Some(serde_json::from_value(registry).unwrap()), None);
     let turns: Vec<_> = state.turns.of("t").map(|turn| (turn.turn_id.as_str(), turn.is_over())).collect();
     assert_eq!(turns, [("w", false), ("v", true), ("u", true)]);
-    assert_eq!(state.owner_of("t", "v"), Some("z"));
+    assert_eq!(state.owner_of("t", "v"), Some(&"z".into()));
     assert_eq!(state.owner_of("t", "u"), None, "two sessions have it, and which started it was not written");
     assert_eq!(state.turns.running("t").map(|turn| turn.turn_id.as_str()), Some("w"));
     let written = serde_json::to_value(snapshot::RegistryFile::of(&state)).unwrap();
@@ -182,7 +182,8 @@ fn queued_turns_have_one_order_for_all_sessions_of_a_thread() {
     let mut events = vec![opened("s", "t"), opened("z", "t"), opened("o", "other")];
     events.extend([queued("z", "1"), queued("s", "2"), queued("o", "3"), queued("z", "4")]);
     let state = folded(events);
-    let queue: Vec<_> = state.queue_of("t").map(|(session_id, turn)| (session_id, &*turn.queue_id)).collect();
+    let queue: Vec<_> =
+        state.queue_of("t").map(|(session_id, turn)| (session_id.as_str(), &*turn.queue_id)).collect();
     assert_eq!(queue, [("z", "1"), ("s", "2"), ("z", "4")]);
     assert_eq!(state.queued_threads().into_iter().collect::<Vec<_>>(), ["other", "t"]);
 }
@@ -195,7 +196,11 @@ fn queued_turn_stays_until_it_is_accepted_or_rejected() {
     };
     let waiting = |events: Vec<(&str, Value)>| {
         let state = folded([vec![opened("s", "t"), queued("1"), queued("2"), queued("3")], events].concat());
-        state.private.queue("s").map(|turn| (turn.queue_id.clone(), turn.submitted)).collect::<Vec<_>>()
+        state
+            .private
+            .queue(&"s".into())
+            .map(|turn| (turn.queue_id.clone(), turn.submitted))
+            .collect::<Vec<_>>()
     };
     let rest = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), false)).collect::<Vec<_>>();
     assert_eq!(waiting(vec![]), rest(&["1", "2", "3"]));
@@ -281,7 +286,7 @@ fn found_turn_has_its_status_and_is_shown_only_as_the_newest() {
         (vec![newer, found("completed", false)], Some("v"), "v", "inProgress"),
     ] {
         let state = folded(std::iter::once(opened("s", "t")).chain(events).collect());
-        let session = state.sessions.get("s").unwrap();
+        let session = state.sessions.get(&"s".into()).unwrap();
         assert_eq!(session.current_turn_id.as_deref(), current);
         assert_eq!(session.last_turn_id.as_deref(), Some(last));
         assert_eq!(session.last_turn_status.as_deref(), Some(status));
@@ -294,7 +299,7 @@ fn later_report_of_the_app_server_corrects_the_last_turn_only() {
         ("app-server.turn.completed.missing", json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let settled =
         |turn_id, status| ("turn.settled", json!({"sessionId": "s", "turnId": turn_id, "status": status}));
-    let session = |events: Vec<(&str, Value)>| folded(events).sessions.get("s").unwrap().clone();
+    let session = |events: Vec<(&str, Value)>| folded(events).sessions.get(&"s".into()).unwrap().clone();
     let begun = vec![opened("s", "t"), ("app-server.turn.started", turn("inProgress")), missing];
     let after = session([begun.clone(), vec![settled("u", "interrupted")]].concat());
     assert_eq!((after.last_turn_status.as_deref(), &after.current_turn_id), (Some("interrupted"), &None));

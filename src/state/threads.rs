@@ -36,26 +36,27 @@ use super::records::State;
 use super::session::{Session, SessionStatus};
 use super::turn::{Phase, Turn, TurnPosition};
 use crate::codex::protocol::values::{THREAD_ACTIVE, TURN_FAILED, TURN_IN_PROGRESS};
+use crate::ids::SessionId;
 
 impl State {
     /// The session that started a turn; `None` for one that no session started, or that is not known (any more).
-    pub fn owner_of(&self, thread_id: &str, turn_id: &str) -> Option<&str> {
-        self.turns.get(thread_id, turn_id)?.started_by.as_deref()
+    pub fn owner_of(&self, thread_id: &str, turn_id: &str) -> Option<&SessionId> {
+        self.turns.get(thread_id, turn_id)?.started_by.as_ref()
     }
 
     /// The session that an event about a turn names: the one that started it, or else an active one of the thread.
     pub fn session_for(&self, turn: &Turn) -> Option<&std::sync::Arc<Session>> {
-        let owner = turn.started_by.as_deref().and_then(|session_id| self.sessions.get(session_id));
+        let owner = turn.started_by.as_ref().and_then(|session_id| self.sessions.get(session_id));
         owner.or_else(|| self.sessions.of_thread(&turn.thread_id))
     }
 
     /// The turns that wait in a thread with their sessions, the next one first: one order for all sessions of it.
-    pub fn queue_of(&self, thread_id: &str) -> impl Iterator<Item = (&str, &QueuedTurn)> {
+    pub fn queue_of(&self, thread_id: &str) -> impl Iterator<Item = (&SessionId, &QueuedTurn)> {
         let mut queue: Vec<_> = self
             .sessions
             .active_in_thread(thread_id)
             .flat_map(|session| {
-                let session_id = session.session_id.as_str();
+                let session_id = &session.session_id;
                 self.private.queue(session_id).map(move |turn| (session_id, turn))
             })
             .collect();
@@ -235,7 +236,7 @@ impl State {
     }
 
     /// Takes in that a session came to a thread in which a turn runs, or may have run before.
-    pub(super) fn show_thread_in_session(&mut self, at: &str, session_id: &str) {
+    pub(super) fn show_thread_in_session(&mut self, at: &str, session_id: &SessionId) {
         let Some(session) = self.sessions.get(session_id) else { return };
         let Some(thread_id) = session.thread_id.clone() else { return };
         if let Some(turn_id) = session.current_turn_id.clone()

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use crate::codex::protocol::{items, values};
+use crate::ids::SessionId;
 
 /// How many turns of a thread are kept.
 const MAX_KEPT: usize = 20;
@@ -44,7 +45,7 @@ pub struct Turn {
     /// Its thread.
     pub thread_id: String,
     /// The session whose caller started it; `None` when another client of the app-server did.
-    pub started_by: Option<String>,
+    pub started_by: Option<SessionId>,
     /// How far it has come.
     pub phase: Phase,
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a status of a later version.

@@ -1,5 +1,6 @@
 //! The events of held queues.
 
+use crate::ids::SessionId;
 use crate::state::{Held, NewEvent, Session, SessionEvent, State, TurnEvent};
 
 /// The queue of a session is held.
@@ -45,7 +46,11 @@ pub(crate) fn released(state: &State, thread_id: &str, why: &str) -> Vec<NewEven
 
 /// The releases after these turns left a session's queue: of the thread's queue when one of them held it, else of the
 /// session when no other turn is queued in it.
-pub(crate) fn releases_after_removal(state: &State, session_id: &str, queue_ids: &[&str]) -> Vec<NewEvent> {
+pub(crate) fn releases_after_removal(
+    state: &State,
+    session_id: &SessionId,
+    queue_ids: &[&str],
+) -> Vec<NewEvent> {
     let Some(session) = state.sessions.get(session_id) else { return Vec::new() };
     let (Some(held), Some(thread_id)) = (&session.held, &session.thread_id) else { return Vec::new() };
     let gone = |queue_id: &str| queue_ids.contains(&queue_id);

@@ -1,12 +1,13 @@
 //! The event `session.trust`.
 
 use crate::daemon::trust::decision::TrustDecision;
+use crate::ids::SessionId;
 use crate::state::{NewEvent, SessionEvent, Trust};
 
 /// The trust decision for a session's directory, where it is notable: the client requested trust, something in the
 /// directory is not used, or the app-server's settings could not be read.
 pub(crate) fn session_trust_if_notable(
-    session_id: &str,
+    session_id: &SessionId,
     thread_id: Option<&str>,
     decision: &TrustDecision,
 ) -> Option<NewEvent> {
@@ -19,7 +20,11 @@ pub(crate) fn session_trust_if_notable(
 }
 
 /// The trust decision for a session's directory.
-pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &TrustDecision) -> NewEvent {
+pub(crate) fn session_trust(
+    session_id: &SessionId,
+    thread_id: Option<&str>,
+    decision: &TrustDecision,
+) -> NewEvent {
     SessionEvent::Trust {
         session_id: session_id.to_owned(),
         thread_id: thread_id.map(str::to_owned),

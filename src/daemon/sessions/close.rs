@@ -8,6 +8,7 @@ use crate::daemon::events;
 use crate::daemon::sessions::Sessions;
 use crate::daemon::turns::descendants::DescendantScope;
 use crate::daemon::turns::interrupt::Target;
+use crate::ids::SessionId;
 use crate::state::{Session, SessionStatus};
 
 impl Sessions {
@@ -17,7 +18,7 @@ impl Sessions {
     /// Returns whether that turn is not over yet; its interrupt is then pending.
     pub async fn close(
         &self,
-        session_id: &str,
+        session_id: &SessionId,
         interrupt: bool,
     ) -> Result<(Arc<Session>, bool), DaemonError> {
         let session = self.core.session(session_id)?;

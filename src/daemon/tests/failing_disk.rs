@@ -15,6 +15,7 @@ use crate::config::{Config, Environment, Settings};
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened, StateDirectories};
 use crate::daemon::{StartError, events};
+use crate::ids::SessionId;
 use crate::state::snapshot::{self, Loaded};
 use crate::state::{RequestPolicy, Session};
 use crate::storage::faults::{Faults, Plan};
@@ -51,7 +52,7 @@ fn session(session_id: &str) -> Session {
 }
 
 /// Records `count` sessions durably; returns the IDs of those that were acknowledged.
-async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<String> {
+async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<SessionId> {
     let mut durable = Vec::new();
     for number in 0..count {
         let session_id = format!("{name}-{number}");
@@ -64,7 +65,7 @@ async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<S
             None,
         );
         if recorder.record_durably(move |_| vec![opened]).await.is_ok() {
-            durable.push(session_id);
+            durable.push(SessionId::new(session_id));
         }
     }
     durable
@@ -110,7 +111,7 @@ fn image(from: &Path) -> TempDir {
 }
 
 /// Asserts that a start finds these sessions, this log, no number to use again, and every file readable.
-fn assert_durable(root: &Path, durable: &[String], epoch: &str, reported: u64, case: &str) {
+fn assert_durable(root: &Path, durable: &[SessionId], epoch: &str, reported: u64, case: &str) {
     let opened = open(&config(root), Disk::default()).unwrap();
     for session_id in durable {
         assert!(opened.state.sessions.get(session_id).is_some(), "{case}: {session_id} is lost");
@@ -178,7 +179,7 @@ async fn recorder_keeps_all_events_when_the_disk_recovers() {
         let recorder = start(&config, faults.disk()).unwrap();
         let mut durable = record_sessions(&recorder, "before", 2).await;
         faults.plan(Some(Plan { operation, first: 1, forever: true, kind: io::ErrorKind::StorageFull }));
-        assert_eq!(record_sessions(&recorder, "during", 5).await, [""; 0], "{operation:?}");
+        assert_eq!(record_sessions(&recorder, "during", 5).await, [], "{operation:?}");
         assert!(recorder.view().storage_error().is_some());
         faults.plan(None);
         // It tries again by itself.
@@ -197,7 +198,7 @@ async fn recorder_keeps_all_events_when_the_disk_recovers() {
         durable.extend(record_sessions(&recorder, "after", 2).await);
         assert_eq!(durable.len(), 4);
         // The events that could not be acknowledged are in the log now.
-        durable.extend((0..5).map(|number| format!("during-{number}")));
+        durable.extend((0..5).map(|number| SessionId::new(format!("during-{number}"))));
         let bounds = recorder.view().log.bounds();
         let killed = image(root.path());
         assert_durable(

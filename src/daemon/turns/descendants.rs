@@ -12,6 +12,7 @@ use crate::daemon::turns::Turns;
 use crate::daemon::turns::sandboxes::{
     SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
 };
+use crate::ids::SessionId;
 use crate::state::{Session, State};
 
 /// How long to wait for interrupted turns to end; Codex takes about 10 ms (measured).
@@ -25,7 +26,7 @@ pub(in crate::daemon) enum DescendantScope {
     /// Those that descend from a turn.
     Turn(String),
     /// Those that descend from the turns of a session; with the last active session of a thread, all of the thread.
-    Session(String),
+    Session(SessionId),
 }
 
 /// The turns that run in what descends from a thread, with their threads.
@@ -36,7 +37,7 @@ fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(Stri
             let mut running = state.descendants.running(thread_id, None);
             if state.sessions.active_in_thread(thread_id).any(|other| other.session_id != *session_id) {
                 running.retain(|(thread_id, turn_id)| {
-                    state.deciding_session(thread_id, Some(turn_id)) == Some(session_id.as_str())
+                    state.deciding_session(thread_id, Some(turn_id)) == Some(session_id)
                 });
             }
             running

@@ -19,6 +19,7 @@ use crate::daemon::turns::sandboxes::{
     SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
 };
 use crate::daemon::turns::submission::{Progress, Submission};
+use crate::ids::SessionId;
 use crate::state::{HoldCause, Phase, QueuedTurn, Session, State};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
@@ -60,7 +61,7 @@ impl Turns {
     /// A closed session is rejected with [`DaemonError::SessionNotActive`] when the turn was not started by it.
     pub async fn interrupt(
         &self,
-        session_id: &str,
+        session_id: &SessionId,
         turn_id: Option<&str>,
     ) -> Result<Interrupted, DaemonError> {
         let session = self.core.session(session_id)?;
@@ -69,8 +70,8 @@ impl Turns {
         let submission = self.starter.submissions.in_thread(&thread_id);
         // A closed session may stop its own turn only, not that of another session of the thread.
         let owner = match (&running, &submission) {
-            (Some(turn), _) => Some(turn.started_by.as_deref()),
-            (None, Some(submission)) => Some(Some(submission.session_id.as_str())),
+            (Some(turn), _) => Some(turn.started_by.as_ref()),
+            (None, Some(submission)) => Some(Some(&submission.session_id)),
             (None, None) => None,
         };
         if owner.is_some_and(|owner| owner != Some(session_id)) {
@@ -234,7 +235,7 @@ impl Turns {
     /// Removes a waiting turn from its session's queue; when this returns `false`, its removal is on disk.
     ///
     /// A turn that is being submitted is interrupted; `true` means that it is not over yet and the interrupt is pending.
-    pub async fn withdraw(&self, session_id: &str, queue_id: &str) -> Result<bool, DaemonError> {
+    pub async fn withdraw(&self, session_id: &SessionId, queue_id: &str) -> Result<bool, DaemonError> {
         let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
         let is_it = |submission: &Arc<Submission>| submission.queue_id.as_deref() == Some(queue_id);
@@ -255,7 +256,7 @@ impl Turns {
     }
 
     /// Rejects a waiting turn; one that was submitted before and did start is interrupted.
-    async fn remove_from_queue(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+    async fn remove_from_queue(&self, session_id: &SessionId, queue_id: &str) -> Result<(), DaemonError> {
         let (turns, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
         self.core
             .run(async move {
@@ -279,11 +280,11 @@ impl Turns {
             .await
     }
 
-    fn waiting(&self, session_id: &str, queue_id: &str) -> Option<QueuedTurn> {
+    fn waiting(&self, session_id: &SessionId, queue_id: &str) -> Option<QueuedTurn> {
         self.core.state().private.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
     }
 
-    fn require_waiting(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+    fn require_waiting(&self, session_id: &SessionId, queue_id: &str) -> Result<(), DaemonError> {
         match self.waiting(session_id, queue_id) {
             Some(_) => Ok(()),
             None => {

@@ -9,12 +9,13 @@ use crate::codex::protocol::values;
 use crate::daemon::error::DaemonError;
 use crate::daemon::turns::Turns;
 use crate::daemon::turns::contents::{TurnView, contents_of, list_turn};
+use crate::ids::SessionId;
 use crate::state::turn::KeptContents;
 use crate::state::{Phase, Session, Turn};
 
 impl Turns {
     /// One turn; one without a record, such as an old one, is read from the app-server.
-    pub async fn get(&self, session_id: &str, turn_id: &str) -> Result<TurnView, DaemonError> {
+    pub async fn get(&self, session_id: &SessionId, turn_id: &str) -> Result<TurnView, DaemonError> {
         let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
         let Some(view) = self.skipped_items.reader.recorded(thread_id, turn_id).await else {
@@ -36,7 +37,7 @@ impl Turns {
     /// One turn, as it is when it ends or when the time is up.
     pub async fn get_when_over(
         &self,
-        session_id: &str,
+        session_id: &SessionId,
         turn_id: &str,
         timeout: Duration,
     ) -> Result<TurnView, DaemonError> {
@@ -60,7 +61,7 @@ impl Turns {
         }
     }
 
-    fn is_recorded_as_open(&self, session_id: &str, turn_id: &str) -> Result<bool, DaemonError> {
+    fn is_recorded_as_open(&self, session_id: &SessionId, turn_id: &str) -> Result<bool, DaemonError> {
         let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
         Ok(self.core.state().turns.get(thread_id, turn_id).is_some_and(|turn| !turn.is_over()))

@@ -17,6 +17,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::submission::{Submission, Submissions, UnderWay};
+use crate::ids::SessionId;
 use crate::state::{IdempotencyKey, Session, State, TurnEvent};
 use crate::time::rfc3339_now;
 
@@ -232,7 +233,7 @@ impl TurnStarter {
     /// Records that a turn was withdrawn; whether it started may be unknown.
     pub(in crate::daemon) async fn record_withdrawal(
         &self,
-        session_id: &str,
+        session_id: &SessionId,
         queue_id: Option<&str>,
         key: Option<&IdempotencyKey>,
         is_outcome_unknown: bool,

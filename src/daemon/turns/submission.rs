@@ -19,6 +19,7 @@ use crate::daemon::app_server::read_response::decode;
 use crate::daemon::app_server::record_on_reply::{Recorded, Waiter, recorded};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
+use crate::ids::SessionId;
 use crate::state::{IdempotencyKey, State, TurnEvent};
 
 /// How many submissions of unknown outcome are remembered, in case a later message names their turn.
@@ -41,7 +42,7 @@ pub(in crate::daemon) enum Progress {
 
 /// A turn that is submitted to the app-server.
 pub(in crate::daemon) struct Submission {
-    pub(in crate::daemon) session_id: String,
+    pub(in crate::daemon) session_id: SessionId,
     pub(in crate::daemon) thread_id: String,
     /// The message ID that the app-server's records carry.
     pub(in crate::daemon) message_id: String,
@@ -195,7 +196,7 @@ impl Submissions {
     /// Prepares a submission, which is in progress until the returned guard is dropped; the caller holds the thread's lock.
     pub(in crate::daemon) fn begin(
         self: &Arc<Self>,
-        session_id: &str,
+        session_id: &SessionId,
         thread_id: &str,
         message_id: &str,
         queue_id: Option<&str>,
@@ -276,7 +277,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
         let submissions = Arc::new(Submissions::new(test_recorder.recorder.clone()));
-        let under_way = submissions.begin("session", "thread", "message", None, None);
+        let under_way = submissions.begin(&"session".into(), "thread", "message", None, None);
         let submission = &under_way.submission;
         let early = submission.send().unwrap();
         submission.accept("turn", None);

@@ -38,7 +38,7 @@ pub(crate) struct Requests {
 /// Lists the requests, open ones first.
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let query: RequestQuery = parse::query_of(&uri)?;
-    let session_id = query.session_id.as_deref();
+    let session_id = query.session_id.as_ref();
     if let Some(session_id) = session_id {
         state.daemon.sessions.get(session_id)?;
     }

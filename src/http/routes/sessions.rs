@@ -19,6 +19,7 @@ use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::{CloseQuery, Order, SessionQuery};
 use crate::http::{parse, response};
+use crate::ids::SessionId;
 use crate::state::{RequestPolicy, Session};
 
 /// Sessions, in the requested order.
@@ -86,10 +87,11 @@ pub(crate) async fn models(State(state): State<AppState>) -> Result<Response, Ap
 /// Returns one session with its recent events.
 pub(crate) async fn read(
     State(state): State<AppState>,
-    session_id: Result<Path<String>, PathRejection>,
+    session_id: Result<Path<SessionId>, PathRejection>,
 ) -> Result<Response, ApiError> {
     // An ID that is not UTF-8 belongs to no session.
-    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let Path(session_id) =
+        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, view)))
 }
@@ -117,10 +119,11 @@ pub(crate) async fn create(
 /// Closes a session; `interrupt=true` interrupts its running turn.
 pub(crate) async fn close(
     State(state): State<AppState>,
-    session_id: Result<Path<String>, PathRejection>,
+    session_id: Result<Path<SessionId>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let Path(session_id) =
+        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
     let query: CloseQuery = parse::query_of(&uri)?;
     let interrupt = query.interrupt.unwrap_or_default();
     let (session, pending) = state.daemon.sessions.close(&session_id, interrupt).await?;

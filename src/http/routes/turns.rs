@@ -22,6 +22,7 @@ use crate::http::error::ApiError;
 use crate::http::queries::WaitQuery;
 use crate::http::values::Input;
 use crate::http::{parse, response};
+use crate::ids::SessionId;
 use crate::state::Session;
 
 /// A turn of the thread of a session; absent values are `null`.
@@ -32,9 +33,9 @@ pub(crate) struct TurnBody {
     /// The ID of the turn.
     turn_id: String,
     /// The session of the request; it shows all turns of its thread.
-    session_id: String,
+    session_id: SessionId,
     /// The session that started it; `null` if another client of the app-server did, or if that is unknown.
-    started_by: Option<String>,
+    started_by: Option<SessionId>,
     /// The ID of its thread.
     thread_id: Option<String>,
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer value of the app-server.
@@ -55,7 +56,7 @@ pub(crate) struct TurnBody {
 
 impl TurnBody {
     /// The body for a request that names this session.
-    fn new(session_id: &str, turn: &TurnView) -> Self {
+    fn new(session_id: &SessionId, turn: &TurnView) -> Self {
         Self {
             turn_id: turn.turn_id.clone(),
             session_id: session_id.to_owned(),
@@ -168,12 +169,12 @@ pub(crate) async fn submit(
 /// Returns one turn; with `wait` when it has ended.
 pub(crate) async fn read(
     State(state): State<AppState>,
-    ids: Result<Path<(String, String)>, PathRejection>,
+    ids: Result<Path<(SessionId, String)>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     // An ID that is not UTF-8 belongs to nothing.
     let Path((session_id, turn_id)) =
-        ids.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+        ids.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
     let turn = match wait_timeout(&uri)? {
         Some(timeout) => state.daemon.turns.get_when_over(&session_id, &turn_id, timeout).await?,
         None => state.daemon.turns.get(&session_id, &turn_id).await?,
@@ -187,10 +188,10 @@ pub(crate) async fn read(
 /// A turn that is already being sent to the app-server is interrupted.
 pub(crate) async fn withdraw(
     State(state): State<AppState>,
-    ids: Result<Path<(String, String)>, PathRejection>,
+    ids: Result<Path<(SessionId, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path((session_id, queue_id)) =
-        ids.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+        ids.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
     let pending = state.daemon.turns.withdraw(&session_id, &queue_id).await?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
@@ -199,9 +200,10 @@ pub(crate) async fn withdraw(
 /// Resumes the queue of a session; returns the session.
 pub(crate) async fn resume_queue(
     State(state): State<AppState>,
-    session_id: Result<Path<String>, PathRejection>,
+    session_id: Result<Path<SessionId>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let Path(session_id) =
+        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
     state.daemon.queue.resume(&session_id).await?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::ACCEPTED, view)))

@@ -5,6 +5,7 @@ use memchr::memmem::Finder;
 use super::query::StreamQuery;
 use crate::daemon::DaemonError;
 use crate::http::app_state::SharedState;
+use crate::ids::SessionId;
 use crate::journal::Line;
 use crate::state::Event;
 
@@ -15,7 +16,7 @@ const SESSION_RECREATED_TYPE: &[u8] = b"session.recreated";
 #[derive(Debug)]
 pub(super) struct Filter {
     types: Vec<String>,
-    session_id: Option<String>,
+    session_id: Option<SessionId>,
     /// The JSON fragments of which an event about the session contains at least one.
     about: Option<Vec<Finder<'static>>>,
 }
@@ -24,18 +25,15 @@ impl Filter {
     /// The filter of a query; an error if its session does not exist. A stream of a session that may be created later
     /// would be silent, and clients could not distinguish it from an idle session.
     pub(super) fn for_query(state: &SharedState, query: &StreamQuery) -> Result<Self, DaemonError> {
-        let session = query
-            .session_id
-            .as_deref()
-            .map(|session_id| state.daemon.sessions.get(session_id))
-            .transpose()?;
+        let session =
+            query.session_id.as_ref().map(|session_id| state.daemon.sessions.get(session_id)).transpose()?;
         Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
     }
 
     /// The filter of a query; `thread_id` is the thread of its session, if known.
     pub(super) fn new(query: &StreamQuery, thread_id: Option<&str>) -> Self {
-        let about = query.session_id.as_deref().map(|session_id| {
-            let session = Some(("sessionId", session_id));
+        let about = query.session_id.as_ref().map(|session_id| {
+            let session = Some(("sessionId", session_id.as_str()));
             // Events of sub-agents name the thread at their root.
             let threads = ["threadId", "rootThreadId"].into_iter().zip(thread_id.into_iter().cycle());
             session.into_iter().chain(threads).map(|(key, id)| finder(key, id)).collect()
@@ -71,7 +69,7 @@ impl Filter {
         };
         let detail = &event.detail;
         if let (Some(about), Some(thread_id)) = (&mut self.about, detail["threadId"].as_str())
-            && detail["sessionId"].as_str() == self.session_id.as_deref()
+            && detail["sessionId"].as_str() == self.session_id.as_ref().map(SessionId::as_str)
         {
             let of_thread = finder("threadId", thread_id);
             if !about.iter().any(|known| known.needle() == of_thread.needle()) {

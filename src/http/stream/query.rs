@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::http::parse;
 use crate::http::values::WholeNumber;
+use crate::ids::SessionId;
 use crate::journal::Cursor;
 
 /// The maximum number of events in a page.
@@ -23,7 +24,7 @@ pub(crate) struct StreamQuery {
     #[serde(default = "default_limit")]
     limit: WholeNumber<1, MAX_PAGE_EVENTS>,
     /// Only events about this session or its thread.
-    pub(crate) session_id: Option<String>,
+    pub(crate) session_id: Option<SessionId>,
     /// Only events whose type starts with this prefix; when repeated, with any of the prefixes.
     #[serde(default, rename = "type")]
     pub(crate) types: Vec<String>,
@@ -79,7 +80,7 @@ mod tests {
         let expected = StreamQuery {
             after: Some(Cursor { epoch: Some("ab".to_owned()), seq: 7 }),
             limit: WholeNumber(3),
-            session_id: Some("s 1".to_owned()),
+            session_id: Some("s 1".into()),
             types: vec!["app-server.".to_owned(), "turn.".to_owned()],
             on_gap: OnGap::Resync,
         };

@@ -133,7 +133,7 @@ async fn turn_of_unknown_or_closed_session_needs_no_app_server() {
     let app = TestApp::new().await;
     let response = app.post(TURN, json!({ "sessionId": "unknown", "input": "hello" }).to_string()).await;
     assert_eq!(response.error(404, "not_found"), "Unknown codexd session \"unknown\".");
-    app.daemon.sessions.close(SESSION, false).await.unwrap();
+    app.daemon.sessions.close(&SESSION.into(), false).await.unwrap();
     let response = app.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
     assert!(response.error(409, "session_not_active").contains(SESSION));
     app.stop().await;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::preview;
+use crate::ids::SessionId;
 use crate::state::Level::{self, Error, Info, Warn};
 
 event_types! {
@@ -101,7 +102,7 @@ event_types! {
         /// An MCP server of a thread did not start.
         "app-server.mcp_server.failed" => McpServerFailed {
             /// The session of the thread, if it is known.
-            session_id: Option<String>,
+            session_id: Option<SessionId>,
             /// The thread.
             thread_id: String,
             /// The MCP server.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::ids::SessionId;
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{ResolvedBy, ServerRequest};
 
@@ -13,7 +14,7 @@ event_types! {
             /// The request.
             request_id: String = default,
             /// The session that started the turn at the root; `null` when none did.
-            session_id: Option<String> = default,
+            session_id: Option<SessionId> = default,
             /// The thread.
             thread_id: Option<String> = default,
             /// The turn that waits for it.
@@ -34,7 +35,7 @@ event_types! {
             /// The reason, as a sentence.
             reason: Option<String> = default,
             /// The session of its record; absent when there is no record, like the rest.
-            session_id: Option<Option<String>> = default skip_serializing_if,
+            session_id: Option<Option<SessionId>> = default skip_serializing_if,
             /// The thread.
             thread_id: Option<Option<String>> = default skip_serializing_if,
             /// The turn.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::ids::SessionId;
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{Held, IdempotencyKey, Purpose, RequestPolicy, Session, Trust};
 
@@ -17,7 +18,7 @@ event_types! {
             /// Its purpose.
             purpose: Purpose = default,
             /// The session.
-            session_id: String = default,
+            session_id: SessionId = default,
             /// The new thread.
             thread_id: Option<String> = default,
             /// The thread that never had a turn.
@@ -31,7 +32,7 @@ event_types! {
         /// It was decided whether the app-server may use the `.codex` in a session's directory.
         "session.trust" => Trust {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String> = default,
             /// The directory, if it is known.
@@ -48,7 +49,7 @@ event_types! {
         /// A session ended.
         "session.closed" => Closed {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Why it ended, as a sentence without its full stop; absent when a client closed it.
             reason: Option<String> = default skip_serializing_if,
         } => if reason.is_some() { Warn } else { Info }, match reason {
@@ -58,7 +59,7 @@ event_types! {
         /// The queue of a session is held.
         "session.held" => Held {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String> = default,
             /// The number of queued turns.
@@ -69,7 +70,7 @@ event_types! {
         /// The queue of a session continues.
         "session.released" => Released {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String> = default,
             /// The reason, as a sentence.
@@ -80,7 +81,7 @@ event_types! {
             /// When it was closed.
             closed_at: String = skip,
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String> = default,
         } => Info, format!("Forgot session {session_id}, which was closed at {closed_at}.");
@@ -93,7 +94,7 @@ event_detail! {
         /// Its purpose.
         purpose: Purpose = default,
         /// The session.
-        session_id: String = default,
+        session_id: SessionId = default,
         /// Its thread.
         thread_id: Option<String> = default,
         /// Its record.
@@ -110,7 +111,7 @@ event_detail! {
 }
 
 fn trust_text(
-    session_id: &str,
+    session_id: &SessionId,
     cwd: Option<&str>,
     trust: Trust,
     left_out: &[String],
@@ -131,7 +132,7 @@ fn trust_text(
     message
 }
 
-fn held_text(session_id: &str, waiting: usize, held: &Held) -> String {
+fn held_text(session_id: &SessionId, waiting: usize, held: &Held) -> String {
     let next = match held.automatic {
         true => "They continue when that is over.".to_owned(),
         false => format!("They continue with POST /v1/codexd/sessions/{session_id}/queue/resume."),

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::ids::SessionId;
 use crate::state::Level::{self, Error, Info, Warn};
 use crate::state::{ChildStatus, IdempotencyKey, QueuedTurn};
 
@@ -12,7 +13,7 @@ event_types! {
         /// The app-server accepted a turn, or a turn whose acceptance was not received was found in its thread.
         "turn.accepted" => Accepted {
             /// The session that started it.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             #[schemars(with = "String")]
             thread_id: Option<String> = default,
@@ -38,7 +39,7 @@ event_types! {
         /// A turn is about to be sent to the app-server; without a response its outcome must be searched for.
         "turn.submitted" => Submitted {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: String = default,
             /// The `clientUserMessageId` with which it is sent.
@@ -51,7 +52,7 @@ event_types! {
         /// A turn was not accepted.
         "turn.rejected" => Rejected {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// The reason, as a sentence.
             reason: String = default,
             /// The queued turn that it was, if it was one.
@@ -62,7 +63,7 @@ event_types! {
         /// A turn is queued until its thread is idle.
         "turn.queued" => Queued {
             /// The session.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String> = default,
             /// The queued turn.
@@ -77,7 +78,7 @@ event_types! {
         /// An item that was not received was read from its thread.
         "turn.item.read" => ItemRead {
             /// A session of the thread.
-            session_id: Option<String> = default,
+            session_id: Option<SessionId> = default,
             /// The thread.
             thread_id: String,
             /// The turn.
@@ -91,7 +92,7 @@ event_types! {
         /// The end of a turn was not received and was read from its thread.
         "turn.settled" => Settled {
             /// The session that started it, or another one of its thread.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String> = default,
             /// The turn.
@@ -104,7 +105,7 @@ event_types! {
         /// A running turn has been silent for a while.
         "turn.stalled" => Stalled {
             /// The session that started it, or another one of its thread.
-            session_id: String,
+            session_id: SessionId,
             /// Its thread.
             thread_id: Option<String>,
             /// The turn.
@@ -135,7 +136,7 @@ event_detail! {
         /// Whether the last bytes of the connection, which had no newline, were a complete message.
         flushed_trailing_message: bool = default,
         /// The session that started it, or another one of its thread.
-        session_id: String,
+        session_id: SessionId,
         /// Its thread.
         thread_id: Option<String> = default,
         /// The number of bytes after the last newline of the connection.

@@ -40,7 +40,7 @@ fn session_of_the_root_turn_decides_for_its_sub_agents() {
             begun("grandchild", "g1", root("u")),
         ]);
         for (thread_id, turn_id) in [("t", "u"), ("child", "c1"), ("grandchild", "g1")] {
-            assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some("s"), "{thread_id}");
+            assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some(&"s".into()), "{thread_id}");
             let root = state.descendants.root(thread_id, Some(turn_id));
             assert_eq!((root.thread_id.as_str(), root.turn_id.as_deref()), ("t", Some("u")), "{thread_id}");
         }
@@ -86,7 +86,7 @@ fn agents_that_call_each_other_keep_their_root() {
     ]);
     for (thread_id, turn_id) in [("a", "a1"), ("b", "b1")] {
         assert_eq!(state.descendants.root(thread_id, Some(turn_id)).thread_id, "t");
-        assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some("s"));
+        assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some(&"s".into()));
     }
     assert_eq!(state.descendants.root("t", None).thread_id, "t");
 }

@@ -88,7 +88,7 @@ fn details_keep_every_digit() {
 fn detail_of_another_version_is_read_leniently() {
     let closed = |reason: Option<&str>| {
         let reason = reason.map(str::to_owned);
-        Some(SessionEvent::Closed { session_id: "s".to_owned(), reason }.into())
+        Some(SessionEvent::Closed { session_id: "s".into(), reason }.into())
     };
     for (event_type, detail, expected) in [
         ("session.closed", json!({ "sessionId": "s", "reason": "r", "new": 1 }), closed(Some("r"))),

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{MAX_UNCLEAR_CHECKS, ThreadReport, Verdict};
+use crate::ids::SessionId;
 use crate::state::{EventDetail, Phase, SessionStatus, State};
 
 const THREAD: &str = "t";
@@ -227,7 +228,7 @@ proptest! {
         for turn in model.state.turns.of(THREAD) {
             if turn.started_by.is_some() {
                 let number: usize = turn.turn_id.strip_prefix("turn-").unwrap().parse().unwrap();
-                prop_assert_eq!(turn.started_by.as_deref(), owner(number));
+                prop_assert_eq!(turn.started_by.as_ref().map(SessionId::as_str), owner(number));
             }
             prop_assert!(turn.is_over());
         }

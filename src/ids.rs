@@ -1,0 +1,81 @@
+//! The ids of sessions and threads, turns and requests: one type for each, so that none is taken for another.
+//!
+//! An id is text that means nothing to codexd. It comes from JSON, from the path or the query of a request, or is made for
+//! something new; from there on it keeps its type.
+//! Pure, so that every layer may use it; JSON and schemas have the ids as strings.
+
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+/// Declares types of ids.
+macro_rules! ids {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$attribute])*
+        ///
+        /// Clones share the text: records, their indexes and events have many copies of each id.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The id with this text, which came from outside or was made for something new.
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
+                Self(text.into())
+            }
+
+            /// Its text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        /// Tests name their ids in their text.
+        #[cfg(test)]
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self::new(text)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                String::json_schema(generator)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// The id of a session, which codexd makes.
+    SessionId,
+}
