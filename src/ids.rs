@@ -76,6 +76,10 @@ macro_rules! ids {
 }
 
 ids! {
-    /// The id of a session, which codexd makes.
+    /// The ID of a session, which codexd makes.
     SessionId,
+    /// The ID of a thread, which Codex makes.
+    ThreadId,
+    /// The ID of a turn, which Codex makes.
+    TurnId,
 }

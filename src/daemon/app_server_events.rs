@@ -26,6 +26,7 @@ use crate::daemon::server_requests::{FollowUp, RequestDefaults};
 use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
 use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::submission::Submissions;
+use crate::ids::ThreadId;
 use crate::state::server_requests::SKIPPED_BYTES;
 use crate::state::{ChildEvent, FreeText, NewEvent};
 use notification_events::notification;
@@ -48,7 +49,7 @@ pub(crate) struct EventHandler {
     to: Receivers,
     generation: u64,
     /// The thread of the last message, and when its activity was recorded.
-    active_thread: Option<(String, Instant)>,
+    active_thread: Option<(ThreadId, Instant)>,
     new_events: Vec<NewEvent>,
     /// State of the stderr, which arrives in pieces.
     escapes: EscapeFilter,
@@ -165,12 +166,13 @@ impl EventHandler {
     /// Records that a thread is active.
     fn note_activity(&mut self, params: &str) {
         let Some(thread_id) = notifications::thread_in_text(params) else { return };
-        let is_known = |(active_thread, at): &(String, Instant)| {
-            active_thread == thread_id && at.elapsed() < ACTIVITY_INTERVAL
+        let is_known = |(active_thread, at): &(ThreadId, Instant)| {
+            active_thread.as_str() == thread_id && at.elapsed() < ACTIVITY_INTERVAL
         };
         if !self.active_thread.as_ref().is_some_and(is_known) {
-            self.to.activity.note(thread_id);
-            self.active_thread = Some((thread_id.to_owned(), Instant::now()));
+            let thread_id = ThreadId::new(thread_id);
+            self.to.activity.note(&thread_id);
+            self.active_thread = Some((thread_id, Instant::now()));
         }
     }
 

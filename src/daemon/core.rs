@@ -42,7 +42,7 @@ impl Core {
     /// One session.
     pub(super) fn session(&self, session_id: &SessionId) -> Result<Arc<Session>, DaemonError> {
         let known = self.state().sessions.get(session_id).cloned();
-        known.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))
+        known.ok_or_else(|| DaemonError::UnknownSession(session_id.clone()))
     }
 
     /// Calls `find` with the records, and again after each change, until it returns a value; `None` when the daemon stops

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::codex::CallError;
 use crate::codex::protocol::errors;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::ServerRequest;
 
 /// Why an operation failed.
@@ -23,7 +23,7 @@ pub enum DaemonError {
         /// The session.
         session_id: SessionId,
         /// The turn.
-        turn_id: String,
+        turn_id: TurnId,
     },
     /// The session has no queued turn with this ID.
     #[error(
@@ -49,7 +49,7 @@ pub enum DaemonError {
         /// The session.
         session_id: SessionId,
         /// The running turn.
-        turn_id: String,
+        turn_id: TurnId,
     },
     /// There is no server request with this ID.
     #[error("Unknown codexd request \"{0}\".")]
@@ -91,7 +91,7 @@ pub enum DaemonError {
         /// The session.
         session_id: SessionId,
         /// The running turn.
-        turn_id: String,
+        turn_id: TurnId,
     },
     /// The session's queue is full.
     #[error("Session \"{session_id}\" has {limit} queued turns already; wait until some of them have run.")]
@@ -108,7 +108,7 @@ pub enum DaemonError {
     )]
     ThreadLocked {
         /// The thread.
-        thread_id: String,
+        thread_id: ThreadId,
         /// The app-server's message.
         reason: String,
     },
@@ -121,7 +121,7 @@ pub enum DaemonError {
         /// The session.
         session_id: SessionId,
         /// The thread.
-        thread_id: String,
+        thread_id: ThreadId,
         /// The app-server's message.
         reason: String,
     },

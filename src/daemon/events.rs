@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::codex::{Closed, Outline, RestartScheduled};
 use crate::config::{Config, MODE};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::journal::{Damage, Recovered};
 use crate::state::{
     ChildEvent, DaemonEvent, IdempotencyKey, LogDamage, MissingTurn, NewEvent, RequestEvent, RequestPolicy,
@@ -70,8 +70,8 @@ pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<NewEvent> {
 }
 
 /// The end of every request and turn, or of those of one thread, because the connection that they were on ended.
-pub(crate) fn cut_off(state: &State, closed: &Closed, thread_id: Option<&str>) -> Vec<NewEvent> {
-    let is_selected = |other: Option<&String>| {
+pub(crate) fn cut_off(state: &State, closed: &Closed, thread_id: Option<&ThreadId>) -> Vec<NewEvent> {
+    let is_selected = |other: Option<&ThreadId>| {
         thread_id.is_none_or(|thread_id| other.is_some_and(|other| other == thread_id))
     };
     let requests = state.requests.pending().filter(|request| is_selected(request.thread_id.as_ref()));
@@ -196,7 +196,7 @@ pub(crate) fn session_closed(state: &State, session_id: &SessionId, reason: Opti
         waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_started)).collect();
     let names: Vec<_> = state.private.queue(session_id).map(|turn| turn.queue_id.as_str()).collect();
     new_events.extend(releases_after_removal(state, session_id, &names));
-    let (session_id, reason) = (session_id.to_owned(), reason.map(str::to_owned));
+    let (session_id, reason) = (session_id.clone(), reason.map(str::to_owned));
     new_events.push(SessionEvent::Closed { session_id, reason }.into());
     new_events
 }
@@ -209,7 +209,7 @@ pub(crate) fn turn_rejected(
     reason: &str,
 ) -> NewEvent {
     TurnEvent::Rejected {
-        session_id: session_id.to_owned(),
+        session_id: session_id.clone(),
         reason: reason.to_owned(),
         queue_id: queue_id.map(str::to_owned),
         idempotency_key: key.map(|key| key.key.clone()),

@@ -25,6 +25,7 @@ use crate::daemon::services::Daemon;
 use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes};
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::turns::watch::TurnWatch;
+use crate::ids::{ThreadId, TurnId};
 use crate::state::{ChildEvent, DaemonEvent};
 
 /// How long a stop waits for interrupted turns to end; Codex takes about 10 ms (measured).
@@ -222,12 +223,11 @@ impl Daemon {
     }
 
     /// The turns that run, as thread and turn IDs.
-    fn turns_to_drain(&self) -> Vec<(String, String)> {
+    fn turns_to_drain(&self) -> Vec<(ThreadId, TurnId)> {
         let state = self.core.state();
         let open = state.turns.open().map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
         let of_sub_agents = state.descendants.all_running();
-        let of_sub_agents =
-            of_sub_agents.map(|(thread_id, turn_id)| (thread_id.to_owned(), turn_id.to_owned()));
+        let of_sub_agents = of_sub_agents.map(|(thread_id, turn_id)| (thread_id.clone(), turn_id.clone()));
         open.chain(of_sub_agents).collect()
     }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::codex::protocol::notifications::McpServerStatus;
 use crate::codex::redact;
+use crate::ids::ThreadId;
 
 /// The most threads in the table.
 const MAX_THREADS: usize = 1000;
@@ -31,12 +32,12 @@ type Errors = BTreeMap<String, String>;
 /// The failed servers of this generation.
 #[derive(Debug, Default)]
 pub(super) struct FailedMcpServers {
-    known: Mutex<(u64, HashMap<String, Errors>)>,
+    known: Mutex<(u64, HashMap<ThreadId, Errors>)>,
 }
 
 impl FailedMcpServers {
     /// Stores the parameters of a startup status; returns the thread and the server when it failed.
-    pub(super) fn handle_status(&self, generation: u64, params: &str) -> Option<(String, FailedMcpServer)> {
+    pub(super) fn handle_status(&self, generation: u64, params: &str) -> Option<(ThreadId, FailedMcpServer)> {
         let status = McpServerStatus::read(params)?;
         let is_failed = status.is_failed();
         let McpServerStatus { thread_id, name, error, .. } = status;
@@ -60,7 +61,7 @@ impl FailedMcpServers {
     }
 
     /// Those of a thread, by their names.
-    pub(super) fn of(&self, thread_id: Option<&str>) -> Vec<FailedMcpServer> {
+    pub(super) fn of(&self, thread_id: Option<&ThreadId>) -> Vec<FailedMcpServer> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = thread_id.and_then(|thread_id| known.1.get(thread_id)).into_iter().flatten();
         let server =
@@ -86,13 +87,16 @@ mod tests {
         let failed = FailedMcpServer { name: "a".to_owned(), error: "no key sk-***".to_owned() };
         assert_eq!(
             handle(1, "a", "failed", Some("no key sk-abcdefghijk")),
-            Some(("t".to_owned(), failed.clone()))
+            Some(("t".into(), failed.clone()))
         );
-        assert_eq!((servers.of(Some("t")), servers.of(Some("u"))), (vec![failed], Vec::new()));
+        assert_eq!(
+            (servers.of(Some(&"t".into())), servers.of(Some(&"u".into()))),
+            (vec![failed], Vec::new())
+        );
         assert_eq!(handle(1, "a", "ready", None), None);
-        assert_eq!(servers.of(Some("t")), []);
+        assert_eq!(servers.of(Some(&"t".into())), []);
         handle(1, "a", "failed", None);
         handle(2, "b", "starting", None);
-        assert_eq!(servers.of(Some("t")), []);
+        assert_eq!(servers.of(Some(&"t".into())), []);
     }
 }

@@ -18,7 +18,7 @@ use crate::daemon::events;
 use crate::daemon::queue::held::{StartFailure, hold_once};
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{Held, HoldCause, IdempotencyKey, QueuedTurn, Session, TurnEvent};
 use crate::time::rfc3339_now;
 
@@ -46,8 +46,8 @@ impl Queue {
         self.core.require_storage()?;
         let (waiting, position) = {
             let state = self.core.state();
-            let thread_id = session.thread_id.as_deref().unwrap_or_default();
-            (state.private.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
+            let thread_id = session.thread_id.clone().unwrap_or_default();
+            (state.private.queue(&session.session_id).count(), state.queue_of(&thread_id).count() + 1)
         };
         if waiting >= MAX_QUEUED_TURNS {
             return Err(DaemonError::QueueFull {
@@ -88,7 +88,7 @@ impl Queue {
     }
 
     /// Submits the next queued turn of an idle thread; a failure holds the queue.
-    pub(super) async fn start_next(&self, thread_id: &str) -> Result<(), DaemonError> {
+    pub(super) async fn start_next(&self, thread_id: &ThreadId) -> Result<(), DaemonError> {
         self.codex.renew_login().await;
         let _gate = self.core.codex.gate.read().await;
         let _thread_lock = self.threads.lock(thread_id).await;
@@ -97,7 +97,7 @@ impl Queue {
             if state.turns.running(thread_id).is_some() {
                 return Ok(());
             }
-            state.queue_of(thread_id).next().map(|(session_id, turn)| (session_id.to_owned(), turn.clone()))
+            state.queue_of(thread_id).next().map(|(session_id, turn)| (session_id.clone(), turn.clone()))
         };
         let Some((session_id, next)) = next else { return Ok(()) };
         match self.start_queued(thread_id, &session_id, &next).await {
@@ -112,7 +112,7 @@ impl Queue {
     /// Starts a queued turn; it stays queued if another turn runs by now.
     async fn start_queued(
         &self,
-        thread_id: &str,
+        thread_id: &ThreadId,
         session_id: &SessionId,
         next: &QueuedTurn,
     ) -> Result<(), StartFailure> {
@@ -122,7 +122,7 @@ impl Queue {
             self.threads.attach(&client, session).await.map_err(StartFailure::while_opening_thread)?;
         // A recreated thread has another lock, and a resumed one may run a turn.
         let is_idle = self.core.state().turns.running(thread_id).is_none();
-        if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
+        if session.thread_id.as_ref() != Some(thread_id) || !is_idle {
             return Ok(());
         }
         if self.core.config.server.strategy.has_other_clients() {
@@ -148,7 +148,7 @@ impl Queue {
     fn turn_start_of<'a>(
         &self,
         session: &'a Session,
-        thread_id: &str,
+        thread_id: &ThreadId,
         waiting: &'a QueuedTurn,
     ) -> TurnStart<'a> {
         let queue_id = &waiting.queue_id;
@@ -170,7 +170,7 @@ impl Queue {
         &self,
         session: &Arc<Session>,
         waiting: &QueuedTurn,
-    ) -> Result<Option<String>, DaemonError> {
+    ) -> Result<Option<TurnId>, DaemonError> {
         let client = self.core.wait_for_client().await?;
         let session = self.threads.attach(&client, Arc::clone(session)).await?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
@@ -181,7 +181,7 @@ impl Queue {
     /// Records that a thread's queue is held, unless the same hold is recorded already.
     async fn hold(
         &self,
-        thread_id: &str,
+        thread_id: &ThreadId,
         queue_id: &str,
         cause: HoldCause,
         error: &DaemonError,
@@ -196,7 +196,7 @@ impl Queue {
                 .then(|| queue_id.to_owned()),
             turn_id: None,
         };
-        let thread_id = thread_id.to_owned();
+        let thread_id = thread_id.clone();
         self.core.record_durably(move |state| hold_once(state, &thread_id, &held)).await
     }
 
@@ -205,7 +205,7 @@ impl Queue {
     /// The thread is opened first: if that fails, the error is returned and the queue stays held.
     pub async fn resume(&self, session_id: &SessionId) -> Result<(), DaemonError> {
         require_active(self.core.session(session_id)?)?;
-        let (queue, name) = (self.clone(), session_id.to_owned());
+        let (queue, name) = (self.clone(), session_id.clone());
         self.core
             .run(async move {
                 let (_thread_lock, session) = queue.threads.lock_of_session(&name).await?;

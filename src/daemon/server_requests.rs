@@ -25,7 +25,7 @@ use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 use crate::daemon::skipped_items::SkippedItemReader;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::server_requests::offered_decisions;
 use crate::state::{
     ChildEvent, RequestEvent, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State,
@@ -43,7 +43,7 @@ pub(super) enum FollowUp {
     /// A request that no client can answer: it is refused at once.
     RefuseRequest { generation: u64, id: RequestId, error: RpcError },
     /// An item of a turn was skipped, and is read from the thread.
-    ReadSkippedItems { thread_id: String, turn_id: String },
+    ReadSkippedItems { thread_id: ThreadId, turn_id: TurnId },
 }
 
 /// The defaults for a request whose session has no settings for it.
@@ -99,8 +99,8 @@ impl OpenRequests {
             method: method.to_owned(),
             status: ServerRequestStatus::Pending,
             session_id: None,
-            thread_id: text("threadId").or_else(|| text("conversationId")),
-            turn_id: text("turnId"),
+            thread_id: text("threadId").or_else(|| text("conversationId")).map(ThreadId::new),
+            turn_id: text("turnId").map(TurnId::new),
             root_thread_id: None,
             root_turn_id: None,
             item_id: text("itemId").or_else(|| text("callId")),
@@ -143,8 +143,7 @@ impl OpenRequests {
     /// The request of an earlier connection that the app-server repeats: it asks the same for the same item.
     fn find_repeated(&self, state: &State, request: &ServerRequest) -> Option<String> {
         let subject = |request: &ServerRequest| {
-            let text = |value: &Option<String>| value.clone();
-            let ids = [&request.thread_id, &request.turn_id, &request.item_id].map(text);
+            let ids = (request.thread_id.clone(), request.turn_id.clone(), request.item_id.clone());
             (request.method.clone(), ids, request.params["approvalId"].clone())
         };
         let is_it = |pending: &&Arc<ServerRequest>| {
@@ -184,7 +183,7 @@ fn resolution(
 
 /// Assigns a request to the session that started the turn at the root, which is returned; `None` when no session did.
 fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a SessionId> {
-    let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
+    let (thread_id, turn_id) = (request.thread_id.as_ref()?, request.turn_id.as_ref());
     let root = state.descendants.root(thread_id, turn_id);
     let deciding_session = state.deciding_session(thread_id, turn_id);
     request.session_id = deciding_session.cloned();
@@ -356,8 +355,7 @@ impl ServerRequests {
             if known.is_none_or(|known| known.status == ServerRequestStatus::Resolved) {
                 return Some(None);
             }
-            let session_id =
-                state.deciding_session(request.thread_id.as_deref()?, request.turn_id.as_deref())?;
+            let session_id = state.deciding_session(request.thread_id.as_ref()?, request.turn_id.as_ref())?;
             let is_declined = state.private.sessions.get(session_id)?.requests.decline;
             is_declined.then(|| Some((ResolvedBy::Policy, "The session declines every request.".to_owned())))
         };

@@ -26,7 +26,7 @@ use crate::daemon::threads::{Threads, on_thread};
 use crate::daemon::trust::decision::TrustDecision;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::Turns;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State};
 use crate::time::rfc3339_now;
 
@@ -38,7 +38,7 @@ pub struct CreateSession {
     /// The caller's own labels.
     pub metadata: BTreeMap<String, String>,
     /// The thread to resume; none starts a new one.
-    pub thread_id: Option<String>,
+    pub thread_id: Option<ThreadId>,
     /// The session whose thread it begins as a copy of.
     pub fork_from: Option<SessionId>,
     /// The thread settings, by the app-server's names; values that only it can validate are passed through.
@@ -143,12 +143,12 @@ impl Sessions {
         client: &Client,
         method: &'static str,
         input: CreateSession,
-        thread_id: &str,
+        thread_id: &ThreadId,
     ) -> Result<SessionId, DaemonError> {
         let load = ThreadLoad::Old { thread_id, cwd: None };
         let (mut params, decision) =
             thread_params(&self.core, client, &input.settings, input.trust, load).await?;
-        params.insert("threadId".to_owned(), thread_id.into());
+        params.insert("threadId".to_owned(), thread_id.as_str().into());
         params.insert("excludeTurns".to_owned(), true.into());
         let thread = self.threads.open(client, method, &params, thread_id, Wait::Unlimited).await?;
         self.threads.note_attached(client, &thread.thread.id);
@@ -216,7 +216,7 @@ fn open(
     let session = on_thread(thread, new, decision.trust);
     let key = input.key.map(|key| key.into_stored());
     let resumed = input.thread_id.is_some();
-    let trust = events::session_trust_if_notable(&session_id, session.thread_id.as_deref(), &decision);
+    let trust = events::session_trust_if_notable(&session_id, session.thread_id.as_ref(), &decision);
     let opened =
         events::session_opened(session, resumed, input.settings, input.requests, decision.answer, key);
     (session_id, std::iter::once(opened).chain(trust).collect())

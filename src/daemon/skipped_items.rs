@@ -14,6 +14,7 @@ use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
 use crate::daemon::turns::contents::{TurnReader, TurnView};
+use crate::ids::{ThreadId, TurnId};
 use crate::state::{State, TurnEvent};
 
 /// How many turns each page has.
@@ -32,17 +33,17 @@ pub(super) struct SkippedItemReader {
 
 impl SkippedItemReader {
     /// Reads the skipped items of a turn once it is over: only then its thread is sure to have all of them.
-    pub(super) async fn read_skipped_items(self, thread_id: String, turn_id: String) {
+    pub(super) async fn read_skipped_items(self, thread_id: ThreadId, turn_id: TurnId) {
         if self.over(&thread_id, &turn_id).await
             && let Err(error) = self.read_items(&thread_id, &turn_id).await
         {
-            tracing::warn!(%error, thread_id, turn_id, "failed to read skipped items");
+            tracing::warn!(%error, %thread_id, %turn_id, "failed to read skipped items");
         }
         self.table.done(&turn_id);
     }
 
     /// Waits until a turn is over; `false` when no session has it, or the daemon stops before.
-    async fn over(&self, thread_id: &str, turn_id: &str) -> bool {
+    async fn over(&self, thread_id: &ThreadId, turn_id: &TurnId) -> bool {
         let is_over = |state: &State| {
             if state.sessions.in_thread(thread_id).next().is_none() {
                 return Some(false);
@@ -74,20 +75,20 @@ impl SkippedItemReader {
             read
         });
         if let Err(error) = read.await {
-            tracing::debug!(%error, turn_id = turn.turn_id, "failed to read the answer of a turn from its thread");
+            tracing::debug!(%error, turn_id = %turn.turn_id, "failed to read the answer of a turn from its thread");
         }
         self.reader.recorded(&turn.thread_id, &turn.turn_id).await.unwrap_or(turn)
     }
 
-    async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
+    async fn read_items(&self, thread_id: &ThreadId, turn_id: &TurnId) -> Result<(), DaemonError> {
         let client = self.core.wait_for_client().await?;
         let mut params =
             json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
         for _ in 0..MAX_PAGES {
             let page: TurnPage = call(&client, methods::THREAD_TURNS_LIST, &params).await?;
-            if let Some(turn) = page.data.into_iter().find(|turn| turn.id == turn_id) {
+            if let Some(turn) = page.data.into_iter().find(|turn| turn.id == *turn_id) {
                 let items = chosen(&self.table.of(turn_id), turn.items);
-                let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());
+                let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
                 return self
                     .core
                     .record_durably(move |state| {
@@ -106,7 +107,7 @@ impl SkippedItemReader {
             let Some(next) = page.next_cursor else { break };
             params["cursor"] = next.into();
         }
-        tracing::warn!(thread_id, turn_id, "the thread does not list the turn whose items were skipped");
+        tracing::warn!(%thread_id, %turn_id, "the thread does not list the turn whose items were skipped");
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::mcp_servers::FailedMcpServer;
 use crate::daemon::services::Daemon;
 use crate::daemon::status::view::DaemonView;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
 use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, Session};
@@ -162,18 +162,19 @@ impl Daemon {
             let requests = state.requests.pending().filter(mine).cloned().collect();
             (state.sessions.get(session_id).cloned(), queued, requests, view.recent_events())
         };
-        let session = session.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))?;
+        let session = session.ok_or_else(|| DaemonError::UnknownSession(session_id.clone()))?;
         let about = |event: &Value| {
             let named =
                 |key: &str| event.get("detail").and_then(|detail| detail.get(key)).and_then(Value::as_str);
-            let is_in_thread =
-                |key: &str| named(key).is_some_and(|id| Some(id) == session.thread_id.as_deref());
+            let is_in_thread = |key: &str| {
+                named(key).is_some_and(|id| Some(id) == session.thread_id.as_ref().map(ThreadId::as_str))
+            };
             named("sessionId") == Some(session_id.as_str())
                 || is_in_thread("threadId")
                 || is_in_thread("rootThreadId")
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
-        let mcp_servers = self.core.codex.mcp_servers.of(session.thread_id.as_deref());
+        let mcp_servers = self.core.codex.mcp_servers.of(session.thread_id.as_ref());
         Ok(SessionView { recent_events, session, queued_turns, requests, mcp_servers })
     }
 }

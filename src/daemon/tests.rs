@@ -14,6 +14,7 @@ use crate::config::{Config, Environment, Settings};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened};
+use crate::ids::{ThreadId, TurnId};
 use crate::state::{DaemonEvent, NewEvent, Purpose, RequestPolicy, Session, SessionStatus, State, TurnEvent};
 
 const STATE_FILES: [&str; 4] =
@@ -37,7 +38,7 @@ fn new_session(name: &str) -> Session {
     Session {
         session_id: name.into(),
         purpose: Purpose::Duplex,
-        thread_id: Some(format!("thread-{name}")),
+        thread_id: Some(ThreadId::new(format!("thread-{name}"))),
         status: SessionStatus::Active,
         endpoint: "stdio".to_owned(),
         child_pid: None,
@@ -104,8 +105,8 @@ impl TestRecorder {
 fn accepted(name: &str) -> NewEvent {
     TurnEvent::Accepted {
         session_id: name.into(),
-        thread_id: Some(format!("thread-{name}")),
-        turn_id: format!("turn-{name}"),
+        thread_id: Some(ThreadId::new(format!("thread-{name}"))),
+        turn_id: TurnId::new(format!("turn-{name}")),
         status: None,
         is_newest: None,
         steered: false,

@@ -22,7 +22,7 @@ use crate::daemon::events;
 use crate::daemon::locks::Locks;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::corrections::read_turns;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Trust, Turn};
 use crate::time::rfc3339_now;
 
@@ -41,7 +41,7 @@ pub(in crate::daemon) struct Threads {
     /// Locks of sessions whose threads are recreated.
     creations: Locks,
     /// The generation of the app-server, and the threads that it knows.
-    attached: Arc<Mutex<(u64, HashSet<String>)>>,
+    attached: Arc<Mutex<(u64, HashSet<ThreadId>)>>,
 }
 
 impl Threads {
@@ -61,7 +61,8 @@ impl Threads {
     ) -> Result<(OwnedMutexGuard<()>, Arc<Session>), DaemonError> {
         loop {
             let thread_id = self.core.session(session_id)?.thread_id.clone();
-            let guard = self.lock(thread_id.as_deref().unwrap_or(session_id.as_str())).await;
+            let name = thread_id.as_ref().map_or(session_id.as_str(), ThreadId::as_str);
+            let guard = self.locks.lock(name).await;
             let session = self.core.session(session_id)?;
             if session.thread_id == thread_id {
                 return Ok((guard, session));
@@ -70,32 +71,32 @@ impl Threads {
     }
 
     /// Waits for the lock of a thread.
-    pub(in crate::daemon) async fn lock(&self, thread_id: &str) -> OwnedMutexGuard<()> {
-        self.locks.lock(thread_id).await
+    pub(in crate::daemon) async fn lock(&self, thread_id: &ThreadId) -> OwnedMutexGuard<()> {
+        self.locks.lock(thread_id.as_str()).await
     }
 
-    fn attached(&self) -> MutexGuard<'_, (u64, HashSet<String>)> {
+    fn attached(&self) -> MutexGuard<'_, (u64, HashSet<ThreadId>)> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the app-server of this generation has loaded a thread.
-    pub(in crate::daemon) fn note_attached(&self, client: &Client, thread_id: &str) {
+    pub(in crate::daemon) fn note_attached(&self, client: &Client, thread_id: &ThreadId) {
         let mut attached = self.attached();
         if attached.0 != client.generation() {
             *attached = (client.generation(), HashSet::new());
         }
-        attached.1.insert(thread_id.to_owned());
+        attached.1.insert(thread_id.clone());
     }
 
     /// Notes that the app-server of this generation has unloaded a thread.
-    pub(in crate::daemon) fn note_detached(&self, client: &Client, thread_id: &str) {
+    pub(in crate::daemon) fn note_detached(&self, client: &Client, thread_id: &ThreadId) {
         let mut attached = self.attached();
         if attached.0 == client.generation() {
             attached.1.remove(thread_id);
         }
     }
 
-    fn is_attached(&self, client: &Client, thread_id: &str) -> bool {
+    fn is_attached(&self, client: &Client, thread_id: &ThreadId) -> bool {
         let attached = self.attached();
         attached.0 == client.generation() && attached.1.contains(thread_id)
     }
@@ -103,7 +104,7 @@ impl Threads {
     /// Lets the app-server unload a thread that no active session has; the caller holds the thread's lock.
     ///
     /// The subscription is one for all sessions of a thread, so the last one ends it.
-    pub(in crate::daemon) async fn detach(&self, client: &Client, thread_id: &str) {
+    pub(in crate::daemon) async fn detach(&self, client: &Client, thread_id: &ThreadId) {
         if self.core.state().sessions.active_in_thread(thread_id).next().is_some() {
             return;
         }
@@ -137,7 +138,7 @@ impl Threads {
         params.remove("ephemeral");
         // A copy ends there once, not at each resume.
         params.remove("lastTurnId");
-        params.insert("threadId".to_owned(), thread_id.clone().into());
+        params.insert("threadId".to_owned(), thread_id.as_str().into());
         let has_other_clients = self.core.config.server.strategy.has_other_clients();
         // With the history, the app-server repeats how many tokens the last turn used (measured on 0.171.0).
         let with_history = has_other_clients && self.core.state().turns.running(&thread_id).is_some();
@@ -161,7 +162,7 @@ impl Threads {
                 self.note_attached(client, &thread_id);
                 if has_other_clients {
                     if let Err(error) = read_turns(&self.core, client, &thread_id).await {
-                        tracing::warn!(%error, thread_id, "failed to read the turns of a thread");
+                        tracing::warn!(%error, %thread_id, "failed to read the turns of a thread");
                     }
                 } else {
                     self.correct_turns(client, &thread_id).await;
@@ -189,7 +190,7 @@ impl Threads {
         client: &Client,
         method: &'static str,
         params: &Map<String, Value>,
-        thread_id: &str,
+        thread_id: &ThreadId,
         wait: Wait,
     ) -> Result<OpenedThread, DaemonError> {
         let mut delays = LOCKED_RETRY_DELAYS.iter();
@@ -199,7 +200,7 @@ impl Threads {
                     match delays.next() {
                         Some(delay) => tokio::time::sleep(*delay).await,
                         None => {
-                            let thread_id = thread_id.to_owned();
+                            let thread_id = thread_id.clone();
                             return Err(DaemonError::ThreadLocked { thread_id, reason: message });
                         }
                     }
@@ -210,7 +211,7 @@ impl Threads {
     }
 
     /// What an end of the connection made "failed" may have ended otherwise, or not at all.
-    async fn correct_turns(&self, client: &Client, thread_id: &str) {
+    async fn correct_turns(&self, client: &Client, thread_id: &ThreadId) {
         let cut_off = |state: &State| -> Vec<Arc<Turn>> {
             let cut_off = state.turns.of(thread_id).filter(|turn| turn.phase == Phase::CutOff);
             cut_off.cloned().collect()
@@ -228,7 +229,7 @@ impl Threads {
         else {
             return;
         };
-        let thread_id = thread_id.to_owned();
+        let thread_id = thread_id.clone();
         let correct = move |state: &State| {
             let settled = listed.data.iter().filter_map(|found| {
                 let turn = state.turns.get(&thread_id, &found.id)?;

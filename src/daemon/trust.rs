@@ -22,6 +22,7 @@ use crate::daemon::app_server::calls::call;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::trust::decision::TrustDecision;
+use crate::ids::ThreadId;
 use crate::state::Trust;
 
 pub(in crate::daemon) mod decision;
@@ -46,7 +47,7 @@ pub(super) enum ThreadLoad<'a> {
     /// `thread/start`.
     New,
     /// `thread/resume` or `thread/fork` of this thread, with the directory that was known of it last.
-    Old { thread_id: &'a str, cwd: Option<&'a str> },
+    Old { thread_id: &'a ThreadId, cwd: Option<&'a str> },
 }
 
 /// The parameters of `thread/start`, `thread/resume` or `thread/fork`: the caller's settings, and what prevents
@@ -180,7 +181,7 @@ async fn server_directory(core: &Core, client: &Client) -> Result<Option<String>
 }
 
 /// The directory of a thread that is loaded or on disk; none where the app-server does not know the thread.
-async fn thread_directory(client: &Client, thread_id: &str) -> Result<Option<String>, DaemonError> {
+async fn thread_directory(client: &Client, thread_id: &ThreadId) -> Result<Option<String>, DaemonError> {
     let params = json!({ "threadId": thread_id });
     match call::<ThreadDirectoryRead>(client, methods::THREAD_READ, &params).await {
         Ok(read) => Ok(read.thread.cwd),

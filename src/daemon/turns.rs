@@ -28,7 +28,7 @@ use crate::daemon::queue::Queue;
 use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, TurnId};
 use crate::state::{IdempotencyKey, Session, StoredResponse, Turn};
 
 /// What happens to a new turn while another one runs.
@@ -52,7 +52,7 @@ pub struct SubmitTurn {
     /// The items of the user's input; never empty.
     pub input: Vec<Value>,
     /// The running turn to steer; `None` starts a new one.
-    pub expected_turn_id: Option<String>,
+    pub expected_turn_id: Option<TurnId>,
     /// What happens when a turn runs and `expected_turn_id` is `None`.
     pub when_busy: WhenBusy,
     /// The parameters of `turn/start`, by the app-server's names; values that only it can validate are passed through.
@@ -67,7 +67,7 @@ pub struct TurnAccepted {
     /// The session, as it was after the acceptance.
     pub session: Arc<Session>,
     /// The turn, when the app-server accepted it.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
     /// Its queue ID, when it waits.
     pub queue_id: Option<String>,
     /// Whether the input was added to a running turn, to which no settings apply.
@@ -203,7 +203,7 @@ impl Turns {
         &self,
         session_id: &SessionId,
         key: Option<&RequestKey>,
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         queue_id: Option<String>,
     ) -> Result<TurnAccepted, DaemonError> {
         let session = self.answers.first_answer(key, session_id)?;

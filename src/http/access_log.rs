@@ -17,7 +17,7 @@ use axum::http::Method;
 use axum::response::Response;
 use hyper::body::{Body as _, Frame, SizeHint};
 
-use crate::ids::SessionId;
+use crate::ids::{SessionId, TurnId};
 
 /// How much of a path is logged, in characters.
 const MAX_PATH_CHARS: usize = 200;
@@ -64,13 +64,13 @@ impl ResponseCounts {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subject {
     pub(super) session: Option<SessionId>,
-    pub(super) turn: Option<String>,
+    pub(super) turn: Option<TurnId>,
 }
 
 impl Subject {
     /// A session and, if there is one, a turn in it.
-    pub(super) fn new(session: &SessionId, turn: Option<&str>) -> Self {
-        Self { session: Some(session.clone()), turn: turn.map(str::to_owned) }
+    pub(super) fn new(session: &SessionId, turn: Option<&TurnId>) -> Self {
+        Self { session: Some(session.clone()), turn: turn.cloned() }
     }
 
     /// Attaches the subject to a response.
@@ -121,7 +121,7 @@ impl Drop for Access {
             ms = (self.started_at.elapsed().as_secs_f64() * 1e5).round() / 100.0,
             bytes = self.bytes.load(Ordering::Relaxed),
             session = subject.and_then(|subject| subject.session.as_ref().map(SessionId::as_str)),
-            turn = subject.and_then(|subject| subject.turn.as_deref()),
+            turn = subject.and_then(|subject| subject.turn.as_ref().map(TurnId::as_str)),
             cut = self.is_truncated.load(Ordering::Relaxed).then_some(true),
             "answered",
         );

@@ -12,7 +12,7 @@ use super::values::{
     Trust, WholeNumber,
 };
 use crate::daemon::WhenBusy;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Purpose;
 
 /// The fields of a body that are forwarded to the app-server; absent ones are omitted, not sent as `null`.
@@ -69,7 +69,7 @@ pub(super) struct CreateSession {
     pub(super) request_timeout_seconds: Option<WholeNumber<1, MAX_SECONDS>>,
     /// Resumes this thread.
     #[serde(skip_serializing)]
-    pub(super) thread_id: Option<String>,
+    pub(super) thread_id: Option<ThreadId>,
     /// Starts with a copy of the history of this session.
     #[serde(skip_serializing)]
     pub(super) fork_from: Option<SessionId>,
@@ -87,7 +87,7 @@ pub(super) struct CreateSession {
     /// In the format of the app-server.
     thread_source: Option<Value>,
     /// With forkFrom: the last turn of the copy.
-    pub(super) last_turn_id: Option<String>,
+    pub(super) last_turn_id: Option<TurnId>,
     /// The caller's own labels; keys and values are non-empty strings.
     #[serde(skip_serializing)]
     pub(super) metadata: Option<Labels>,
@@ -145,7 +145,7 @@ pub(super) struct SubmitTurn {
     turn_trigger: Option<Value>,
     /// Adds the input to this turn, which must be the one in progress.
     #[serde(skip_serializing)]
-    pub(super) expected_turn_id: Option<String>,
+    pub(super) expected_turn_id: Option<TurnId>,
     /// What to do while another turn is in progress: refuse (the default), steer (add the input to that turn), or queue.
     #[serde(skip_serializing)]
     pub(super) when_busy: Option<WhenBusy>,
@@ -159,7 +159,7 @@ pub(super) struct InterruptTurn {
     #[schemars(extend("pattern" = "\\S"))]
     pub(super) session_id: SessionId,
     /// Interrupts only this turn.
-    pub(super) turn_id: Option<String>,
+    pub(super) turn_id: Option<TurnId>,
 }
 
 /// The body of `POST /v1/codexd/requests/{request_id}`.

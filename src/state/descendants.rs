@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{ThreadId, TurnId};
+
 /// How many ancestors are followed to the root; Codex allows few, and the search must end in a cycle too.
 const MAX_DEPTH: usize = 64;
 /// How many descendants are remembered.
@@ -24,7 +26,7 @@ const MAX_EARLY_TURNS: usize = 64;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descendant {
     /// The thread that spawned it.
-    pub(super) parent_thread_id: String,
+    pub(super) parent_thread_id: ThreadId,
     /// The newest turn in which an agent called upon it, with the thread of that turn.
     #[serde(default)]
     pub(super) called_by: Option<CallingTurn>,
@@ -36,36 +38,36 @@ pub(super) struct Descendant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CallingTurn {
-    pub(super) thread_id: String,
-    pub(super) turn_id: String,
+    pub(super) thread_id: ThreadId,
+    pub(super) turn_id: TurnId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RunningTurn {
-    pub(super) turn_id: String,
+    pub(super) turn_id: TurnId,
     /// The turn at the root that it is part of, if Codex reports it.
     #[serde(default)]
-    pub(super) root_turn_id: Option<String>,
+    pub(super) root_turn_id: Option<TurnId>,
 }
 
 /// All threads that descend from the threads of sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Descendants {
-    pub(super) by_thread: BTreeMap<String, Descendant>,
+    pub(super) by_thread: BTreeMap<ThreadId, Descendant>,
     /// Turns that run in threads which are not known to descend from anything, oldest first, with their threads.
     #[serde(skip)]
-    pub(super) early: VecDeque<(String, RunningTurn)>,
+    pub(super) early: VecDeque<(ThreadId, RunningTurn)>,
 }
 
 /// Where a thread and a turn come from; a thread that descends from none is its own root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     /// The thread at the root.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The turn of that thread, as far as it is known.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
 }
 
 impl Descendants {
@@ -75,9 +77,9 @@ impl Descendants {
     }
 
     /// The thread and the turn at the root of a thread and one of its turns.
-    pub fn root(&self, thread_id: &str, turn_id: Option<&str>) -> Root {
-        let mut thread_id = thread_id.to_owned();
-        let mut turn_id = turn_id.map(str::to_owned);
+    pub fn root(&self, thread_id: &ThreadId, turn_id: Option<&TurnId>) -> Root {
+        let mut thread_id = thread_id.clone();
+        let mut turn_id = turn_id.cloned();
         let mut named = None;
         for _ in 0..MAX_DEPTH {
             let Some(descendant) = self.by_thread.get(&thread_id) else { break };
@@ -104,27 +106,36 @@ impl Descendants {
 
     /// The turns that run in what descends from a thread, with their threads; only those of one turn at the root, if
     /// one is given.
-    pub fn running(&self, root_thread_id: &str, root_turn_id: Option<&str>) -> Vec<(String, String)> {
+    pub fn running(
+        &self,
+        root_thread_id: &ThreadId,
+        root_turn_id: Option<&TurnId>,
+    ) -> Vec<(ThreadId, TurnId)> {
         let running = self.by_thread.iter().filter_map(|(thread_id, descendant)| {
             let turn_id = &descendant.current.as_ref()?.turn_id;
             let root = self.root(thread_id, Some(turn_id));
             let is_of_turn =
-                root_turn_id.is_none_or(|id| root.turn_id.as_deref().is_none_or(|root| root == id));
-            (root.thread_id == root_thread_id && is_of_turn).then(|| (thread_id.clone(), turn_id.clone()))
+                root_turn_id.is_none_or(|id| root.turn_id.as_ref().is_none_or(|root| root == id));
+            (root.thread_id == *root_thread_id && is_of_turn).then(|| (thread_id.clone(), turn_id.clone()))
         });
         running.collect()
     }
 
     /// The turns that run in any of them, with their threads.
-    pub fn all_running(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.by_thread.iter().filter_map(|(thread_id, descendant)| {
-            Some((thread_id.as_str(), descendant.current.as_ref()?.turn_id.as_str()))
-        })
+    pub fn all_running(&self) -> impl Iterator<Item = (&ThreadId, &TurnId)> {
+        self.by_thread
+            .iter()
+            .filter_map(|(thread_id, descendant)| Some((thread_id, &descendant.current.as_ref()?.turn_id)))
     }
 
-    pub(super) fn add(&mut self, thread_id: &str, parent_thread_id: &str, called_by: Option<CallingTurn>) {
+    pub(super) fn add(
+        &mut self,
+        thread_id: &ThreadId,
+        parent_thread_id: &ThreadId,
+        called_by: Option<CallingTurn>,
+    ) {
         // A thread that calls its own ancestor, or the thread of a session, does not make it a descendant.
-        if self.root(parent_thread_id, None).thread_id == thread_id || thread_id == parent_thread_id {
+        if self.root(parent_thread_id, None).thread_id == *thread_id || thread_id == parent_thread_id {
             return;
         }
         let is_new = !self.by_thread.contains_key(thread_id);
@@ -132,8 +143,8 @@ impl Descendants {
             return;
         }
         let early = &mut self.early;
-        let known = self.by_thread.entry(thread_id.to_owned()).or_insert_with(|| Descendant {
-            parent_thread_id: parent_thread_id.to_owned(),
+        let known = self.by_thread.entry(thread_id.clone()).or_insert_with(|| Descendant {
+            parent_thread_id: parent_thread_id.clone(),
             called_by: None,
             current: take_early(early, thread_id),
         });
@@ -148,7 +159,7 @@ impl Descendants {
     }
 
     /// Remembers the turn that runs in a thread; returns whether the thread is a descendant.
-    pub(super) fn turn_started(&mut self, thread_id: &str, turn: RunningTurn) -> bool {
+    pub(super) fn turn_started(&mut self, thread_id: &ThreadId, turn: RunningTurn) -> bool {
         if let Some(descendant) = self.by_thread.get_mut(thread_id) {
             descendant.current = Some(turn);
             return true;
@@ -157,15 +168,15 @@ impl Descendants {
         if self.early.len() >= MAX_EARLY_TURNS {
             self.early.pop_front();
         }
-        self.early.push_back((thread_id.to_owned(), turn));
+        self.early.push_back((thread_id.clone(), turn));
         false
     }
 
     /// Forgets a turn that is over; returns whether its thread is a descendant.
-    pub(super) fn turn_ended(&mut self, thread_id: &str, turn_id: &str) -> bool {
-        self.early.retain(|(_, turn)| turn.turn_id != turn_id);
+    pub(super) fn turn_ended(&mut self, thread_id: &ThreadId, turn_id: &TurnId) -> bool {
+        self.early.retain(|(_, turn)| turn.turn_id != *turn_id);
         let Some(descendant) = self.by_thread.get_mut(thread_id) else { return false };
-        descendant.current.take_if(|current| current.turn_id == turn_id);
+        descendant.current.take_if(|current| current.turn_id == *turn_id);
         true
     }
 
@@ -177,13 +188,13 @@ impl Descendants {
     }
 
     /// Whether the way from a thread to its root leads back to itself.
-    fn is_cycle(&self, thread_id: &str) -> bool {
+    fn is_cycle(&self, thread_id: &ThreadId) -> bool {
         self.by_thread.contains_key(&self.root(thread_id, None).thread_id)
     }
 }
 
 /// Takes the turn that started in a thread before the thread was known.
-fn take_early(early: &mut VecDeque<(String, RunningTurn)>, thread_id: &str) -> Option<RunningTurn> {
+fn take_early(early: &mut VecDeque<(ThreadId, RunningTurn)>, thread_id: &ThreadId) -> Option<RunningTurn> {
     let position = early.iter().position(|(other, _)| other == thread_id)?;
     early.remove(position).map(|(_, turn)| turn)
 }

@@ -8,16 +8,16 @@ use super::records::State;
 use super::session::Session;
 use super::turn::{KeptContents, Phase, Turn};
 use crate::codex::protocol::values;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 /// A turn: of a thread in version 2, of a session in version 1, which did not write down who started it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EarlierTurn {
-    turn_id: String,
+    turn_id: TurnId,
     /// In version 1.
     session_id: Option<SessionId>,
-    thread_id: Option<String>,
+    thread_id: Option<ThreadId>,
     started_by: Option<SessionId>,
     /// In version 2.
     phase: Option<Phase>,
@@ -66,7 +66,7 @@ pub(super) struct EarlierAnswer {
     digest: String,
     expires_at: String,
     session: Option<Session>,
-    turn_id: Option<String>,
+    turn_id: Option<TurnId>,
     queue_id: Option<String>,
     client_message_id: Option<String>,
     #[serde(default)]

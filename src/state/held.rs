@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::codex::protocol::errors::LastingError;
+use crate::ids::TurnId;
 
 /// What keeps the turns of a queue from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
@@ -65,7 +66,7 @@ pub struct Held {
     /// The `queueId` of the waiting turn that is the cause.
     pub queue_id: Option<String>,
     /// The turn that failed, when that is the cause.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::held::Held;
 use super::server_requests::RequestPolicy;
 use super::session::{Session, SessionStatus};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, TurnId};
 
 /// How many answers are kept at most; the oldest go first. An answer takes less than 1 KiB: its key has at most 200 bytes.
 const MAX_RESPONSES: usize = 10_000;
@@ -81,7 +81,7 @@ pub struct StoredResponse {
     /// The session as the answer had it; `None` while the outcome is unknown.
     pub session: Option<SessionMoment>,
     /// The turn that was accepted.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
     /// The turn that was queued.
     pub queue_id: Option<String>,
     /// The `clientUserMessageId` of the turn that was sent to the app-server.
@@ -94,8 +94,8 @@ pub struct StoredResponse {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionMoment {
     pub(super) updated_at: String,
-    pub(super) current_turn_id: Option<String>,
-    pub(super) last_turn_id: Option<String>,
+    pub(super) current_turn_id: Option<TurnId>,
+    pub(super) last_turn_id: Option<TurnId>,
     pub(super) last_turn_status: Option<String>,
     pub(super) status: SessionStatus,
     pub(super) held: Option<Box<Held>>,
@@ -139,7 +139,7 @@ impl StoredResponse {
         Self {
             digest: key.digest.chars().take(DIGEST_CHARS).collect(),
             expires_at: key.expires_at.clone(),
-            session_id: session_id.to_owned(),
+            session_id: session_id.clone(),
             session: None,
             turn_id: None,
             queue_id: None,
@@ -187,7 +187,7 @@ impl PrivateState {
     }
 
     pub(super) fn of(&mut self, session_id: &SessionId) -> &mut PrivateSession {
-        self.sessions.entry(session_id.to_owned()).or_default()
+        self.sessions.entry(session_id.clone()).or_default()
     }
 
     /// Takes a waiting turn out; `false` when it is not there.

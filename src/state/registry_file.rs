@@ -21,7 +21,7 @@ use super::server_requests::ServerRequest;
 use super::session::{Session, SessionStatus};
 use super::turn::{KeptContents, Phase, Threads, Turn};
 use crate::codex::protocol::values::TURN_IN_PROGRESS;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 /// The first digits of the years that are written as numbers.
 const CENTURY: &str = "20";
@@ -61,7 +61,7 @@ pub struct RegistryFile {
     pub(super) descendants: Descendants,
     /// The turns that run in threads which may turn out to be those of sub-agents.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
-    early_turns: VecDeque<(String, RunningTurn)>,
+    early_turns: VecDeque<(ThreadId, RunningTurn)>,
     /// What the app-server asked, oldest first.
     #[serde(default)]
     pub(super) requests: Vec<Arc<ServerRequest>>,
@@ -152,7 +152,7 @@ struct ThreadRows {
 /// Turn, first event, how many numbers later the newest event is, start, end, status, and what is not as usual.
 #[derive(Serialize, Deserialize)]
 struct TurnRow(
-    String,
+    TurnId,
     u64,
     u64,
     Value,
@@ -210,7 +210,7 @@ impl ThreadRows {
         Self { started_by, turns }
     }
 
-    fn into_turns(self, thread_id: &str) -> VecDeque<Arc<Turn>> {
+    fn into_turns(self, thread_id: &ThreadId) -> VecDeque<Arc<Turn>> {
         let turn = |TurnRow(turn_id, first_seq, length, started, completed, status, extra)| {
             let started_by = match extra.started_by {
                 None => self.started_by.clone(),
@@ -218,7 +218,7 @@ impl ThreadRows {
             };
             Arc::new(Turn {
                 turn_id,
-                thread_id: thread_id.to_owned(),
+                thread_id: thread_id.clone(),
                 started_by,
                 phase: extra.phase.unwrap_or(Phase::Ended),
                 status,
@@ -241,7 +241,7 @@ struct AnswerRow(
     String,
     String,
     Value,
-    Option<String>,
+    Option<TurnId>,
     Value,
     #[serde(default, skip_serializing_if = "AnswerExtra::is_usual")] AnswerExtra,
 );
@@ -257,7 +257,7 @@ struct AnswerExtra {
     steered: bool,
     /// The current turn, the last one and its status, unless the turn of the answer has just begun.
     #[serde(skip_serializing_if = "Option::is_none")]
-    turns: Option<(Option<String>, Option<String>, Option<String>)>,
+    turns: Option<TurnFields>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     closed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,8 +274,11 @@ impl AnswerExtra {
     }
 }
 
+/// The current turn of a session, its last one and the status of that.
+type TurnFields = (Option<TurnId>, Option<TurnId>, Option<String>);
+
 /// The turn fields of a session in which this turn has just begun.
-fn just_begun(turn_id: Option<&String>) -> (Option<String>, Option<String>, Option<String>) {
+fn just_begun(turn_id: Option<&TurnId>) -> TurnFields {
     (turn_id.cloned(), turn_id.cloned(), Some(TURN_IN_PROGRESS.to_owned()))
 }
 
@@ -319,7 +322,7 @@ impl AnswerRow {
         let answer = StoredResponse {
             digest,
             expires_at: time_text(expires_at).unwrap_or_default(),
-            session_id: session_id.to_owned(),
+            session_id: session_id.clone(),
             session,
             turn_id,
             queue_id: extra.queue_id,
@@ -339,7 +342,7 @@ fn write_threads<S: Serializer>(threads: &Threads, serializer: S) -> Result<S::O
 }
 
 fn read_threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Threads, D::Error> {
-    let threads = BTreeMap::<String, ThreadRows>::deserialize(deserializer)?;
+    let threads = BTreeMap::<ThreadId, ThreadRows>::deserialize(deserializer)?;
     let threads = threads.into_iter().map(|(thread_id, rows)| {
         let turns = rows.into_turns(&thread_id);
         (thread_id, turns)

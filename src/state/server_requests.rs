@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::codex::protocol::decisions;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 /// How many resolved requests are remembered.
 const MAX_RESOLVED: usize = 500;
@@ -66,15 +66,15 @@ pub struct ServerRequest {
     /// The session that started the turn at the root; `null` when none did.
     pub session_id: Option<SessionId>,
     /// The thread.
-    pub thread_id: Option<String>,
+    pub thread_id: Option<ThreadId>,
     /// The turn that waits for it.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
     /// The thread of the session: `thread_id`, unless that is the thread of a sub-agent.
     #[serde(default)]
-    pub root_thread_id: Option<String>,
+    pub root_thread_id: Option<ThreadId>,
     /// The turn of that thread.
     #[serde(default)]
-    pub root_turn_id: Option<String>,
+    pub root_turn_id: Option<TurnId>,
     /// The item it is about.
     pub item_id: Option<String>,
     /// The decisions that may be taken.

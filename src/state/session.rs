@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::held::Held;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 /// What a session is for; codexd treats all three alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
@@ -72,7 +72,7 @@ pub struct Session {
     /// What it is for.
     pub purpose: Purpose,
     /// The app-server's thread.
-    pub thread_id: Option<String>,
+    pub thread_id: Option<ThreadId>,
     /// Whether it takes turns.
     pub status: SessionStatus,
     /// The endpoint of its app-server, as configured.
@@ -94,9 +94,9 @@ pub struct Session {
     /// The reasoning effort the app-server reported.
     pub reasoning_effort: Option<String>,
     /// The turn that runs now.
-    pub current_turn_id: Option<String>,
+    pub current_turn_id: Option<TurnId>,
     /// The newest turn.
-    pub last_turn_id: Option<String>,
+    pub last_turn_id: Option<TurnId>,
     /// The newest turn's status, as the app-server reports it.
     pub last_turn_status: Option<String>,
     /// The caller's own labels.
@@ -119,7 +119,7 @@ pub struct Session {
 pub struct Sessions {
     records: BTreeMap<u64, Arc<Session>>,
     by_id: HashMap<SessionId, u64>,
-    by_thread: HashMap<String, Vec<u64>>,
+    by_thread: HashMap<ThreadId, Vec<u64>>,
     /// By the time of their end, oldest first.
     closed: BTreeSet<(String, u64)>,
     next: u64,
@@ -142,13 +142,13 @@ impl Sessions {
     }
 
     /// The sessions of a thread, oldest first.
-    pub fn in_thread(&self, thread_id: &str) -> impl Iterator<Item = &Arc<Session>> {
+    pub fn in_thread(&self, thread_id: &ThreadId) -> impl Iterator<Item = &Arc<Session>> {
         let ordinals = self.by_thread.get(thread_id).into_iter().flatten();
         ordinals.filter_map(|ordinal| self.records.get(ordinal))
     }
 
     /// The newest session of a thread, an active one before a closed one.
-    pub fn of_thread(&self, thread_id: &str) -> Option<&Arc<Session>> {
+    pub fn of_thread(&self, thread_id: &ThreadId) -> Option<&Arc<Session>> {
         self.in_thread(thread_id).max_by_key(|session| session.status == SessionStatus::Active)
     }
 
@@ -158,7 +158,7 @@ impl Sessions {
     }
 
     /// The active sessions of a thread, oldest first.
-    pub fn active_in_thread(&self, thread_id: &str) -> impl Iterator<Item = &Arc<Session>> {
+    pub fn active_in_thread(&self, thread_id: &ThreadId) -> impl Iterator<Item = &Arc<Session>> {
         self.in_thread(thread_id).filter(|session| session.status == SessionStatus::Active)
     }
 
@@ -200,7 +200,7 @@ impl Sessions {
     }
 
     /// Changes every active session of a thread; `false` when there is none.
-    pub fn update_active(&mut self, thread_id: &str, change: impl Fn(&mut Session)) -> bool {
+    pub fn update_active(&mut self, thread_id: &ThreadId, change: impl Fn(&mut Session)) -> bool {
         let active: Vec<_> =
             self.active_in_thread(thread_id).map(|session| session.session_id.clone()).collect();
         for session_id in &active {
@@ -210,7 +210,7 @@ impl Sessions {
     }
 
     /// Changes every session of a thread; `false` when there is none.
-    pub fn update_thread(&mut self, thread_id: &str, change: impl Fn(&mut Session)) -> bool {
+    pub fn update_thread(&mut self, thread_id: &ThreadId, change: impl Fn(&mut Session)) -> bool {
         let Some(ordinals) = self.by_thread.get(thread_id).cloned() else { return false };
         for &ordinal in &ordinals {
             self.update_at(ordinal, &change);

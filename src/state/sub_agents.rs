@@ -8,7 +8,7 @@ use super::events::{SessionEvent, TurnEvent};
 use super::records::State;
 use super::server_requests::ServerRequest;
 use crate::codex::protocol::items::called_sub_agents;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 impl EventDetail {
     /// Whether it may report that a thread descends from another one, so that later events are about a descendant.
@@ -20,7 +20,7 @@ impl EventDetail {
     }
 
     /// The thread, the turn and the item, when an item is complete.
-    fn completed_item(&self) -> Option<(&String, &String, &Value)> {
+    fn completed_item(&self) -> Option<(&ThreadId, &TurnId, &Value)> {
         match self {
             EventDetail::Turn(TurnEvent::ItemRead { thread_id, turn_id, item, .. })
             | EventDetail::Notification(NotificationEvent::Other(PassedThrough::ItemCompleted {
@@ -40,8 +40,8 @@ impl State {
             Some(owner) => owner == session_id,
             None => {
                 let session = self.sessions.get(session_id);
-                let thread_id = session.and_then(|session| session.thread_id.as_deref());
-                thread_id.is_some() && request.root_thread_id.as_deref() == thread_id
+                let thread_id = session.and_then(|session| session.thread_id.as_ref());
+                thread_id.is_some() && request.root_thread_id.as_ref() == thread_id
             }
         }
     }
@@ -49,7 +49,7 @@ impl State {
     /// The session that decides about something of a thread and a turn: the one that started the turn at the root.
     ///
     /// `None` for what descends from a turn that no session started.
-    pub fn deciding_session(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&SessionId> {
+    pub fn deciding_session(&self, thread_id: &ThreadId, turn_id: Option<&TurnId>) -> Option<&SessionId> {
         let root = self.descendants.root(thread_id, turn_id);
         let running = || self.turns.running(&root.thread_id).map(|turn| turn.turn_id.clone());
         let turn_id = root.turn_id.clone().or_else(running)?;
@@ -98,7 +98,7 @@ impl State {
             ) => self.descendants.connection_ended(),
             EventDetail::Session(SessionEvent::Forgotten { .. }) => {
                 let threads = &self.descendants.by_thread;
-                let is_kept = |thread_id: &String| {
+                let is_kept = |thread_id: &ThreadId| {
                     self.sessions.of_thread(&self.descendants.root(thread_id, None).thread_id).is_some()
                 };
                 let gone: Vec<_> = threads.keys().filter(|thread_id| !is_kept(thread_id)).cloned().collect();
@@ -112,8 +112,8 @@ impl State {
     /// Adds a thread that descends from another one, when there is a session at the root.
     fn add_descendant(
         &mut self,
-        thread_id: &str,
-        parent_thread_id: &str,
+        thread_id: &ThreadId,
+        parent_thread_id: &ThreadId,
         called_by: Option<CallingTurn>,
     ) -> bool {
         let root = self.descendants.root(parent_thread_id, None).thread_id;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ids::ThreadId;
 
 fn session(session_id: &str, thread_id: &str) -> Value {
     json!({
@@ -57,7 +58,7 @@ fn turn_goes_from_accepted_to_completed() {
     let accepted = ("turn.accepted", json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let state = folded(vec![opened("s", "t"), accepted.clone()]);
     let session = state.sessions.get(&"s".into()).unwrap();
-    assert_eq!(session.current_turn_id.as_deref(), Some("u"));
+    assert_eq!(session.current_turn_id, Some("u".into()));
     assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
     assert_eq!(state.turns.open().count(), 1);
 
@@ -71,7 +72,7 @@ fn turn_goes_from_accepted_to_completed() {
     ]);
     let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!(session.current_turn_id, None);
-    assert_eq!(session.last_turn_id.as_deref(), Some("u"));
+    assert_eq!(session.last_turn_id, Some("u".into()));
     assert_eq!(session.last_turn_status.as_deref(), Some("completed"));
     assert_eq!(session.updated_at, "T4");
     assert_eq!(state.turns.open().count(), 0);
@@ -84,7 +85,7 @@ fn retried_error_keeps_the_turn_and_final_error_ends_it() {
     };
     let state = folded(vec![opened("s", "t"), error(true)]);
     let session = state.sessions.get(&"s".into()).unwrap();
-    assert_eq!(session.current_turn_id.as_deref(), Some("u"));
+    assert_eq!(session.current_turn_id, Some("u".into()));
     assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
 
     let state = folded(vec![opened("s", "t"), error(true), error(false)]);
@@ -135,15 +136,19 @@ fn turn_belongs_to_the_session_that_started_it() {
     let sessions = vec![opened("s", "t"), opened("z", "t")];
     let events = [sessions.clone(), vec![accepted("s", "u", false), accepted("z", "u", true), begun("v")]];
     let state = folded(events.concat());
-    assert_eq!(state.owner_of("t", "u"), Some(&"s".into()));
-    assert_eq!(state.owner_of("t", "v"), None, "another client of the app-server started it");
-    assert_eq!(state.owner_of("t", "w"), None);
+    assert_eq!(state.owner_of(&"t".into(), &"u".into()), Some(&"s".into()));
+    assert_eq!(state.owner_of(&"t".into(), &"v".into()), None, "another client of the app-server started it");
+    assert_eq!(state.owner_of(&"t".into(), &"w".into()), None);
     for session_id in ["s", "z"] {
         let session = state.sessions.get(&session_id.into()).unwrap();
-        assert_eq!(session.current_turn_id.as_deref(), Some("v"), "both have the turns of their thread");
+        assert_eq!(session.current_turn_id, Some("v".into()), "both have the turns of their thread");
     }
     let state = folded([sessions, vec![begun("u"), accepted("z", "u", true)]].concat());
-    assert_eq!(state.owner_of("t", "u"), None, "who steers a turn of another one does not start it");
+    assert_eq!(
+        state.owner_of(&"t".into(), &"u".into()),
+        None,
+        "who steers a turn of another one does not start it"
+    );
 }
 
 #[test]
@@ -162,11 +167,16 @@ fn turns_of_an_older_registry_move_to_their_threads() {
         },
     });
     let state = State::restore(Some(serde_json::from_value(registry).unwrap()), None);
-    let turns: Vec<_> = state.turns.of("t").map(|turn| (turn.turn_id.as_str(), turn.is_over())).collect();
+    let turns: Vec<_> =
+        state.turns.of(&"t".into()).map(|turn| (turn.turn_id.as_str(), turn.is_over())).collect();
     assert_eq!(turns, [("w", false), ("v", true), ("u", true)]);
-    assert_eq!(state.owner_of("t", "v"), Some(&"z".into()));
-    assert_eq!(state.owner_of("t", "u"), None, "two sessions have it, and which started it was not written");
-    assert_eq!(state.turns.running("t").map(|turn| turn.turn_id.as_str()), Some("w"));
+    assert_eq!(state.owner_of(&"t".into(), &"v".into()), Some(&"z".into()));
+    assert_eq!(
+        state.owner_of(&"t".into(), &"u".into()),
+        None,
+        "two sessions have it, and which started it was not written"
+    );
+    assert_eq!(state.turns.running(&"t".into()).map(|turn| turn.turn_id.as_str()), Some("w"));
     let written = serde_json::to_value(snapshot::RegistryFile::of(&state)).unwrap();
     assert_eq!(written.get("turns"), None);
     let again = State::restore(Some(serde_json::from_value(written).unwrap()), None);
@@ -182,10 +192,12 @@ fn queued_turns_have_one_order_for_all_sessions_of_a_thread() {
     let mut events = vec![opened("s", "t"), opened("z", "t"), opened("o", "other")];
     events.extend([queued("z", "1"), queued("s", "2"), queued("o", "3"), queued("z", "4")]);
     let state = folded(events);
-    let queue: Vec<_> =
-        state.queue_of("t").map(|(session_id, turn)| (session_id.as_str(), &*turn.queue_id)).collect();
+    let queue: Vec<_> = state
+        .queue_of(&"t".into())
+        .map(|(session_id, turn)| (session_id.as_str(), &*turn.queue_id))
+        .collect();
     assert_eq!(queue, [("z", "1"), ("s", "2"), ("z", "4")]);
-    assert_eq!(state.queued_threads().into_iter().collect::<Vec<_>>(), ["other", "t"]);
+    assert_eq!(state.queued_threads().into_iter().map(ThreadId::as_str).collect::<Vec<_>>(), ["other", "t"]);
 }
 
 #[test]
@@ -222,7 +234,7 @@ fn idempotency_key_keeps_the_first_response() {
         ("app-server.turn.completed", json!({"threadId": "t", "turnId": "u", "status": "completed"}));
     let state = folded(vec![opened("s", "t"), submitted, accepted, completed]);
     let answer = &state.private.answers["k"];
-    assert_eq!(answer.turn_id.as_deref(), Some("u"));
+    assert_eq!(answer.turn_id, Some("u".into()));
     let then = answer.session.as_ref().unwrap();
     assert_eq!(then.last_turn_status.as_deref(), Some("inProgress"), "as it was answered, not as it is now");
 }
@@ -263,11 +275,11 @@ fn record_of_a_turn_keeps_little() {
     let long = "x".repeat(4097);
     let events = vec![opened("s", "t"), begun("u"), said("u", "old"), begun("v"), said("v", "new")];
     let state = folded([events.clone(), vec![begun("w"), said("w", &long)]].concat());
-    assert!(state.turns.of("t").all(|turn| turn.kept == turn::KeptContents::default()));
+    assert!(state.turns.of(&"t".into()).all(|turn| turn.kept == turn::KeptContents::default()));
     let state = folded(events);
-    let kept: Vec<_> = state.turns.of("t").map(|turn| turn.kept.text.as_deref()).collect();
+    let kept: Vec<_> = state.turns.of(&"t".into()).map(|turn| turn.kept.text.as_deref()).collect();
     assert_eq!(kept, [Some("new"), None], "only the newest turn has its answer");
-    let seqs: Vec<_> = state.turns.of("t").map(|turn| (turn.first_seq, turn.last_seq)).collect();
+    let seqs: Vec<_> = state.turns.of(&"t".into()).map(|turn| (turn.first_seq, turn.last_seq)).collect();
     assert_eq!(seqs, [(4, 5), (2, 3)]);
 }
 
@@ -287,8 +299,8 @@ fn found_turn_has_its_status_and_is_shown_only_as_the_newest() {
     ] {
         let state = folded(std::iter::once(opened("s", "t")).chain(events).collect());
         let session = state.sessions.get(&"s".into()).unwrap();
-        assert_eq!(session.current_turn_id.as_deref(), current);
-        assert_eq!(session.last_turn_id.as_deref(), Some(last));
+        assert_eq!(session.current_turn_id, current.map(Into::into));
+        assert_eq!(session.last_turn_id, Some(last.into()));
         assert_eq!(session.last_turn_status.as_deref(), Some(status));
     }
 }
@@ -306,7 +318,7 @@ fn later_report_of_the_app_server_corrects_the_last_turn_only() {
     let after = session([begun.clone(), vec![settled("older", "interrupted")]].concat());
     assert_eq!(after.last_turn_status.as_deref(), Some("failed"));
     let after = session([begun, vec![settled("u", "inProgress")]].concat());
-    assert_eq!(after.current_turn_id.as_deref(), Some("u"), "an app-server that keeps running still runs it");
+    assert_eq!(after.current_turn_id, Some("u".into()), "an app-server that keeps running still runs it");
 }
 
 #[test]
@@ -456,7 +468,8 @@ proptest! {
         let registry = serde_json::to_string(&snapshot::RegistryFile::of(&state)).unwrap();
         let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
         for state in [&state, &restored] {
-            let expected: Vec<_> = ["a", "b", "c"].into_iter().flat_map(|thread_id| state.turns.of(thread_id))
+            let threads = ["a", "b", "c"].map(ThreadId::new);
+            let expected: Vec<_> = threads.iter().flat_map(|thread_id| state.turns.of(thread_id))
                 .filter(|turn| turn.status == crate::codex::protocol::values::TURN_IN_PROGRESS).cloned().collect();
             prop_assert_eq!(state.turns.open().cloned().collect::<Vec<_>>(), expected);
         }

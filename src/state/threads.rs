@@ -36,11 +36,11 @@ use super::records::State;
 use super::session::{Session, SessionStatus};
 use super::turn::{Phase, Turn, TurnPosition};
 use crate::codex::protocol::values::{THREAD_ACTIVE, TURN_FAILED, TURN_IN_PROGRESS};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 impl State {
     /// The session that started a turn; `None` for one that no session started, or that is not known (any more).
-    pub fn owner_of(&self, thread_id: &str, turn_id: &str) -> Option<&SessionId> {
+    pub fn owner_of(&self, thread_id: &ThreadId, turn_id: &TurnId) -> Option<&SessionId> {
         self.turns.get(thread_id, turn_id)?.started_by.as_ref()
     }
 
@@ -51,7 +51,7 @@ impl State {
     }
 
     /// The turns that wait in a thread with their sessions, the next one first: one order for all sessions of it.
-    pub fn queue_of(&self, thread_id: &str) -> impl Iterator<Item = (&SessionId, &QueuedTurn)> {
+    pub fn queue_of(&self, thread_id: &ThreadId) -> impl Iterator<Item = (&SessionId, &QueuedTurn)> {
         let mut queue: Vec<_> = self
             .sessions
             .active_in_thread(thread_id)
@@ -66,10 +66,10 @@ impl State {
     }
 
     /// The threads in which turns wait.
-    pub fn queued_threads(&self) -> BTreeSet<&str> {
+    pub fn queued_threads(&self) -> BTreeSet<&ThreadId> {
         let sessions = self.private.queued_sessions().filter_map(|session_id| self.sessions.get(session_id));
         let active = sessions.filter(|session| session.status == SessionStatus::Active);
-        active.filter_map(|session| session.thread_id.as_deref()).collect()
+        active.filter_map(|session| session.thread_id.as_ref()).collect()
     }
 
     /// Applies an event to the turns; returns whether it was about a thread of a session.
@@ -115,7 +115,13 @@ impl State {
     }
 
     /// Applies an event of a session's turn; returns whether the sessions are touched by it in any case.
-    fn apply_to_turn(&mut self, at: (u64, &str), thread_id: &str, turn_id: &str, event: &TurnEvent) -> bool {
+    fn apply_to_turn(
+        &mut self,
+        at: (u64, &str),
+        thread_id: &ThreadId,
+        turn_id: &TurnId,
+        event: &TurnEvent,
+    ) -> bool {
         let time = at.1;
         let turns = &mut self.turns;
         match event {
@@ -162,8 +168,8 @@ impl State {
     fn apply_to_running_turn(
         &mut self,
         at: (u64, &str),
-        thread_id: &str,
-        turn_id: &str,
+        thread_id: &ThreadId,
+        turn_id: &TurnId,
         event: &NotificationEvent,
     ) -> bool {
         let time = at.1;
@@ -210,7 +216,7 @@ impl State {
     }
 
     /// The thread and the turn that an event is about, if it is about a turn of a known session.
-    pub(super) fn turn_of_event(&self, event: &EventDetail) -> Option<(String, String)> {
+    pub(super) fn turn_of_event(&self, event: &EventDetail) -> Option<(ThreadId, TurnId)> {
         let (session_id, thread_id, turn_id) = match event {
             EventDetail::Turn(TurnEvent::ItemRead { thread_id, turn_id, .. })
             | EventDetail::Notification(
@@ -246,7 +252,7 @@ impl State {
                 turn.phase = Phase::Started
             });
         }
-        let last = self.sessions.get(session_id).and_then(|session| session.last_turn_id.as_deref());
+        let last = self.sessions.get(session_id).and_then(|session| session.last_turn_id.as_ref());
         let knows_last = last.is_some_and(|last| self.turns.get(&thread_id, last).is_some());
         if knows_last || self.turns.running(&thread_id).is_some() {
             self.update_sessions(at, &thread_id, false);
@@ -255,7 +261,7 @@ impl State {
 
     /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
     /// unless the event `is_change` to them.
-    fn update_sessions(&mut self, at: &str, thread_id: &str, is_change: bool) {
+    fn update_sessions(&mut self, at: &str, thread_id: &ThreadId, is_change: bool) {
         let shown =
             |turn: &Turn| if turn.phase == Phase::Failing { TURN_FAILED } else { &turn.status }.to_owned();
         let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
@@ -265,7 +271,7 @@ impl State {
         let turns = &self.turns;
         self.sessions.update_thread(thread_id, |session| {
             if session.status == SessionStatus::Closed {
-                let own = session.last_turn_id.as_deref().and_then(|turn_id| turns.get(thread_id, turn_id));
+                let own = session.last_turn_id.as_ref().and_then(|turn_id| turns.get(thread_id, turn_id));
                 if let Some(turn) = own.filter(|turn| turn.is_over()) {
                     session.last_turn_status = Some(turn.status.clone());
                 }

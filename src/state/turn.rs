@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use crate::codex::protocol::{items, values};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 
 /// How many turns of a thread are kept.
 const MAX_KEPT: usize = 20;
@@ -41,9 +41,9 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
     /// The app-server's id.
-    pub turn_id: String,
+    pub turn_id: TurnId,
     /// Its thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The session whose caller started it; `None` when another client of the app-server did.
     pub started_by: Option<SessionId>,
     /// How far it has come.
@@ -121,7 +121,7 @@ pub struct Contents {
 
 impl Contents {
     /// Folds in an event; the caller has checked that it is about a thread in which the turn is.
-    pub fn apply(&mut self, turn_id: &str, event: &EventDetail) {
+    pub fn apply(&mut self, turn_id: &TurnId, event: &EventDetail) {
         match event {
             EventDetail::Turn(TurnEvent::Accepted { turn_id: id, .. })
             | EventDetail::Notification(NotificationEvent::TurnStarted { turn_id: id, .. })
@@ -210,16 +210,16 @@ impl Turn {
 }
 
 /// The turns of each thread, oldest first.
-pub(super) type Threads = BTreeMap<String, VecDeque<Arc<Turn>>>;
+pub(super) type Threads = BTreeMap<ThreadId, VecDeque<Arc<Turn>>>;
 
 /// The kept turns by thread, in the order they began, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
     by_thread: Threads,
     /// The threads with a turn that is not over.
-    open: BTreeSet<String>,
+    open: BTreeSet<ThreadId>,
     /// Those of them that mean that no turn runs.
-    idle: BTreeSet<String>,
+    idle: BTreeSet<ThreadId>,
 }
 
 impl Turns {
@@ -228,7 +228,7 @@ impl Turns {
         self.by_thread = by_thread;
         // Stable, so that the turns of one thread keep their order.
         earlier.sort_by(|a, b| a.started_at.cmp(&b.started_at));
-        for turn in earlier.into_iter().filter(|turn| !turn.thread_id.is_empty()) {
+        for turn in earlier.into_iter().filter(|turn| !turn.thread_id.as_str().is_empty()) {
             let turns = self.by_thread.entry(turn.thread_id.clone()).or_default();
             match turns.iter_mut().find(|known| known.turn_id == turn.turn_id) {
                 // Version 1 had it once for each session, and did not tell which of them started it.
@@ -251,17 +251,17 @@ impl Turns {
     }
 
     /// One turn of a thread.
-    pub fn get(&self, thread_id: &str, turn_id: &str) -> Option<&Arc<Turn>> {
-        self.of(thread_id).find(|turn| turn.turn_id == turn_id)
+    pub fn get(&self, thread_id: &ThreadId, turn_id: &TurnId) -> Option<&Arc<Turn>> {
+        self.of(thread_id).find(|turn| turn.turn_id == *turn_id)
     }
 
     /// The kept turns of a thread, newest first.
-    pub fn of(&self, thread_id: &str) -> impl Iterator<Item = &Arc<Turn>> {
+    pub fn of(&self, thread_id: &ThreadId) -> impl Iterator<Item = &Arc<Turn>> {
         self.by_thread.get(thread_id).into_iter().flat_map(|turns| turns.iter().rev())
     }
 
     /// The turn that runs in a thread, or that is about to: the newest one that is not over.
-    pub fn running(&self, thread_id: &str) -> Option<&Arc<Turn>> {
+    pub fn running(&self, thread_id: &ThreadId) -> Option<&Arc<Turn>> {
         self.of(thread_id).find(|turn| !turn.is_over())
     }
 
@@ -276,20 +276,20 @@ impl Turns {
     }
 
     /// The threads whose status means that no turn runs, although one has not ended.
-    pub fn open_in_idle_threads(&self) -> impl Iterator<Item = &String> {
+    pub fn open_in_idle_threads(&self) -> impl Iterator<Item = &ThreadId> {
         self.idle.intersection(&self.open)
     }
 
     /// Stores whether the thread is active.
-    pub(super) fn set_thread_active(&mut self, thread_id: &str, is_active: bool) {
+    pub(super) fn set_thread_active(&mut self, thread_id: &ThreadId, is_active: bool) {
         if is_active {
             self.idle.remove(thread_id);
         } else if self.open.contains(thread_id) {
-            self.idle.insert(thread_id.to_owned());
+            self.idle.insert(thread_id.clone());
         }
     }
 
-    pub(super) fn forget(&mut self, thread_id: &str) {
+    pub(super) fn forget(&mut self, thread_id: &ThreadId) {
         self.by_thread.remove(thread_id);
         self.open.remove(thread_id);
         self.idle.remove(thread_id);
@@ -299,17 +299,17 @@ impl Turns {
     pub(super) fn update(
         &mut self,
         (seq, at): (u64, &str),
-        thread_id: &str,
-        turn_id: &str,
+        thread_id: &ThreadId,
+        turn_id: &TurnId,
         position: TurnPosition,
         change: impl FnOnce(&mut Turn),
     ) {
-        let turns = self.by_thread.entry(thread_id.to_owned()).or_default();
-        let known = turns.iter().rposition(|turn| turn.turn_id == turn_id);
+        let turns = self.by_thread.entry(thread_id.clone()).or_default();
+        let known = turns.iter().rposition(|turn| turn.turn_id == *turn_id);
         let mut turn = known.and_then(|known| turns.remove(known)).unwrap_or_else(|| {
             Arc::new(Turn {
-                turn_id: turn_id.to_owned(),
-                thread_id: thread_id.to_owned(),
+                turn_id: turn_id.clone(),
+                thread_id: thread_id.clone(),
                 started_by: None,
                 phase: Phase::Accepted,
                 status: values::TURN_IN_PROGRESS.to_owned(),
@@ -350,7 +350,7 @@ impl Turns {
             turns.remove(oldest);
         }
         if is_open(&self.by_thread, thread_id) {
-            self.open.insert(thread_id.to_owned());
+            self.open.insert(thread_id.clone());
         } else {
             self.open.remove(thread_id);
             self.idle.remove(thread_id);
@@ -377,7 +377,7 @@ fn keep_contents_of_newest(turns: &mut VecDeque<Arc<Turn>>) {
     }
 }
 
-fn is_open(by_thread: &Threads, thread_id: &str) -> bool {
+fn is_open(by_thread: &Threads, thread_id: &ThreadId) -> bool {
     by_thread.get(thread_id).is_some_and(|turns| turns.iter().any(|turn| !turn.is_over()))
 }
 

@@ -17,6 +17,7 @@ use super::info::ProcessInfo;
 use super::limits::{POLL_INTERVAL, POOL, SIGTERM_GRACE};
 use super::platform;
 use crate::codex::protocol::environment;
+use crate::ids::ThreadId;
 
 /// How long one listing of the machine's processes may take.
 const PROCESS_LIST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const PROCESS_LIST_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Sandboxes {
     filter: ProcessFilter,
     /// Only those of this thread.
-    thread_id: Option<String>,
+    thread_id: Option<ThreadId>,
     /// Those that have got SIGTERM.
     signalled: HashSet<(Pid, String)>,
 }
@@ -90,10 +91,10 @@ impl Sandboxes {
 
 /// Ends the sandboxes of the commands of this thread of our app-server, and waits until they have removed what they made in
 /// the user's directories, for at most `grace`.
-pub async fn end_sandboxes(thread_id: &str, grace: Duration) {
+pub async fn end_sandboxes(thread_id: &ThreadId, grace: Duration) {
     // All descendants of this process: the app-server is not known here.
     let filter = ProcessFilter { includes_descendants: true, ..ProcessFilter::marked(NO_INSTANCE) };
-    Sandboxes { thread_id: Some(thread_id.to_owned()), ..Sandboxes::all(filter) }.end(grace).await;
+    Sandboxes { thread_id: Some(thread_id.clone()), ..Sandboxes::all(filter) }.end(grace).await;
 }
 
 /// The helpers that are in no other sandbox, and for which `is_selected` accepts them or one of their descendants: the

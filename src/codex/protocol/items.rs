@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::ids::ThreadId;
+
 /// A message of the user.
 pub const USER_MESSAGE: &str = "userMessage";
 /// A message of the agent.
@@ -58,15 +60,15 @@ pub fn is_user_message_of(item: &Value, client_message_id: &str) -> bool {
 }
 
 /// The threads of sub-agents in an item: the thread that called them, and their threads.
-pub fn called_sub_agents(thread_id: &str, item: &Value) -> Option<(String, Vec<String>)> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
+pub fn called_sub_agents(thread_id: &ThreadId, item: &Value) -> Option<(ThreadId, Vec<ThreadId>)> {
+    let id = |value: &Value| value.as_str().map(ThreadId::new);
     match item["type"].as_str()? {
         COLLAB_AGENT_TOOL_CALL => {
-            let sender = text(&item["senderThreadId"]).unwrap_or_else(|| thread_id.to_owned());
-            let receivers = item["receiverThreadIds"].as_array()?.iter().filter_map(text).collect();
+            let sender = id(&item["senderThreadId"]).unwrap_or_else(|| thread_id.clone());
+            let receivers = item["receiverThreadIds"].as_array()?.iter().filter_map(id).collect();
             Some((sender, receivers))
         }
-        SUB_AGENT_ACTIVITY => Some((thread_id.to_owned(), vec![text(&item["agentThreadId"])?])),
+        SUB_AGENT_ACTIVITY => Some((thread_id.clone(), vec![id(&item["agentThreadId"])?])),
         _ => None,
     }
 }

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::ids::{ThreadId, TurnId};
+
 /// A turn met an error.
 pub const ERROR: &str = "error";
 /// Something is not as it should be.
@@ -156,10 +158,10 @@ struct ThreadParams {
 #[serde(rename_all = "camelCase")]
 pub struct StartedThread {
     /// Its id.
-    pub id: String,
+    pub id: ThreadId,
     /// The thread that spawned it, when it is that of a sub-agent.
     #[serde(default)]
-    pub parent_thread_id: Option<String>,
+    pub parent_thread_id: Option<ThreadId>,
 }
 
 /// The parameters of [`THREAD_STATUS_CHANGED`].
@@ -167,7 +169,7 @@ pub struct StartedThread {
 #[serde(rename_all = "camelCase")]
 pub struct ThreadStatus {
     /// The thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// Its status, in Codex's form.
     pub status: Value,
 }
@@ -177,7 +179,7 @@ pub struct ThreadStatus {
 #[serde(rename_all = "camelCase")]
 pub struct TurnParams {
     /// The thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The turn.
     pub turn: Turn,
 }
@@ -187,12 +189,12 @@ pub struct TurnParams {
 #[serde(rename_all = "camelCase")]
 pub struct Turn {
     /// Its id.
-    pub id: String,
+    pub id: TurnId,
     /// Its status.
     pub status: String,
     /// The turn at the root, which 0.169.0 and later name.
     #[serde(default)]
-    pub root_turn_id: Option<String>,
+    pub root_turn_id: Option<TurnId>,
 }
 
 #[derive(Deserialize)]
@@ -206,7 +208,7 @@ struct FailedTurn {
 }
 
 /// The id of the turn that a [`TURN_COMPLETED`] is about.
-pub fn completed_turn(params: &str) -> Option<String> {
+pub fn completed_turn(params: &str) -> Option<TurnId> {
     read::<TurnParams>(params).map(|params| params.turn.id)
 }
 
@@ -215,9 +217,9 @@ pub fn completed_turn(params: &str) -> Option<String> {
 #[serde(rename_all = "camelCase")]
 pub struct TurnDiff {
     /// The thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The turn.
-    pub turn_id: String,
+    pub turn_id: TurnId,
     /// The diff.
     pub diff: Value,
 }
@@ -227,9 +229,9 @@ pub struct TurnDiff {
 #[serde(rename_all = "camelCase")]
 pub struct TurnPlan {
     /// The thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The turn.
-    pub turn_id: String,
+    pub turn_id: TurnId,
     /// Why the plan is what it is.
     #[serde(default)]
     pub explanation: Value,
@@ -262,9 +264,9 @@ pub struct TurnError {
     /// The error, in Codex's form.
     pub error: Value,
     /// The thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The turn.
-    pub turn_id: String,
+    pub turn_id: TurnId,
     /// Whether Codex tries again by itself.
     pub will_retry: bool,
 }
@@ -288,9 +290,9 @@ pub struct ExecOutput {
 #[derive(Debug)]
 pub struct LastError {
     /// The thread.
-    pub thread_id: String,
+    pub thread_id: ThreadId,
     /// The turn.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
     /// The error, in Codex's form.
     pub error: Value,
 }
@@ -303,8 +305,8 @@ impl LastError {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Params {
-            thread_id: String,
-            turn_id: Option<String>,
+            thread_id: ThreadId,
+            turn_id: Option<TurnId>,
             /// Of [`ERROR`].
             #[serde(default)]
             will_retry: bool,
@@ -315,7 +317,7 @@ impl LastError {
         }
         #[derive(Deserialize)]
         struct Failed {
-            id: String,
+            id: TurnId,
             error: Option<Value>,
         }
         memchr::memmem::find(params.as_bytes(), super::errors::ERROR_INFO_KEY.as_bytes())?;
@@ -334,11 +336,9 @@ impl LastError {
 #[serde(rename_all = "camelCase")]
 pub struct UserItem<'a> {
     /// The thread.
-    #[serde(borrow)]
-    pub thread_id: Cow<'a, str>,
+    pub thread_id: ThreadId,
     /// The turn.
-    #[serde(borrow)]
-    pub turn_id: Cow<'a, str>,
+    pub turn_id: TurnId,
     #[serde(borrow)]
     item: SentItem<'a>,
 }
@@ -369,7 +369,7 @@ impl<'a> UserItem<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct McpServerStatus {
     /// The thread for which it starts; Codex before 0.150 does not send it.
-    pub thread_id: Option<String>,
+    pub thread_id: Option<ThreadId>,
     /// The server.
     pub name: String,
     /// How it starts.

@@ -3,12 +3,14 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ids::{ThreadId, TurnId};
+
 /// The answer to `thread/start`, `thread/resume` and `thread/fork`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenedThread {
     /// The thread.
-    pub thread: ThreadId,
+    pub thread: OpenThread,
     /// Its working directory.
     pub cwd: Option<String>,
     /// Its model.
@@ -23,9 +25,9 @@ pub struct OpenedThread {
 
 /// A thread, by its id.
 #[derive(Debug, Deserialize)]
-pub struct ThreadId {
+pub struct OpenThread {
     /// The id.
-    pub id: String,
+    pub id: ThreadId,
 }
 
 /// The answer to `thread/turns/list`.
@@ -44,7 +46,7 @@ pub struct TurnPage {
 #[serde(rename_all = "camelCase")]
 pub struct ListedTurn {
     /// Its id.
-    pub id: String,
+    pub id: TurnId,
     /// Its status.
     pub status: String,
     /// Its items, in Codex's form.
@@ -65,14 +67,14 @@ pub struct ListedTurn {
 #[derive(Debug, Deserialize)]
 pub struct StartedTurn {
     /// The turn.
-    pub turn: TurnId,
+    pub turn: AcceptedTurn,
 }
 
 /// A turn, by its id.
 #[derive(Debug, Deserialize)]
-pub struct TurnId {
+pub struct AcceptedTurn {
     /// The id.
-    pub id: String,
+    pub id: TurnId,
 }
 
 /// The answer to `turn/steer`.
@@ -80,7 +82,7 @@ pub struct TurnId {
 #[serde(rename_all = "camelCase")]
 pub struct SteeredTurn {
     /// The turn.
-    pub turn_id: String,
+    pub turn_id: TurnId,
 }
 
 /// The answer to `model/list`.
@@ -128,7 +130,7 @@ pub struct ThreadDirectoryRead {
 #[derive(Debug, Deserialize)]
 pub struct ThreadDirectory {
     /// Its id.
-    pub id: String,
+    pub id: ThreadId,
     /// Its working directory.
     #[serde(default)]
     pub cwd: Option<String>,

@@ -2,6 +2,8 @@
 
 use serde_json::value::RawValue;
 
+use crate::ids::{ThreadId, TurnId};
+
 /// The depth of the values that are searched for: `params.item.id` is at 3.
 const MAX_DEPTH: usize = 3;
 /// The longest value that is kept; IDs and methods are far shorter.
@@ -15,9 +17,9 @@ pub struct Outline {
     /// The method of a request or notification.
     pub method: Option<String>,
     /// The ID of its thread.
-    pub thread_id: Option<String>,
+    pub thread_id: Option<ThreadId>,
     /// The ID of its turn.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
     /// The ID of its item.
     pub item_id: Option<String>,
     /// The type of its item, as the app-server names it.
@@ -40,8 +42,8 @@ impl Outline {
         match path.as_slice() {
             [b"id"] => self.id = serde_json::from_slice(value).ok(),
             [b"method"] => self.method = text(),
-            [b"params", b"threadId" | b"conversationId"] => self.thread_id = text(),
-            [b"params", b"turnId"] | [b"params", b"turn", b"id"] => self.turn_id = text(),
+            [b"params", b"threadId" | b"conversationId"] => self.thread_id = text().map(ThreadId::new),
+            [b"params", b"turnId"] | [b"params", b"turn", b"id"] => self.turn_id = text().map(TurnId::new),
             [b"params", b"itemId" | b"callId"] | [b"params", b"item", b"id"] => self.item_id = text(),
             [b"params", b"item", b"type"] => self.item_type = text(),
             [b"params", b"turn", b"status"] => self.turn_status = text(),
@@ -211,8 +213,8 @@ mod tests {
                 let outline = outline_of(&message, piece);
                 assert_eq!(outline.id.as_ref().map(|id| id.get()), Some("\"a-1\""));
                 assert_eq!(outline.method.as_deref(), Some(method));
-                assert_eq!(outline.thread_id.as_deref(), Some("t"));
-                assert_eq!(outline.turn_id.as_deref(), Some("u"));
+                assert_eq!(outline.thread_id, Some("t".into()));
+                assert_eq!(outline.turn_id, Some("u".into()));
                 assert_eq!(outline.item_id.as_deref(), Some("i"));
                 assert!(outline.is_whole && outline.response_to().is_none());
             }
@@ -225,16 +227,13 @@ mod tests {
             "item": {"type": "agentMessage", "id": "i", "text": "x"}, "threadId": "t", "turnId": "u",
         }});
         let outline = outline_of(&item.to_string(), 3);
-        assert_eq!((outline.item_id.as_deref(), outline.turn_id.as_deref()), (Some("i"), Some("u")));
+        assert_eq!((outline.item_id.as_deref(), outline.turn_id), (Some("i"), Some("u".into())));
         assert_eq!(outline.item_type.as_deref(), Some("agentMessage"));
         let turn = json!({"method": "turn/completed", "params": {
             "threadId": "t", "turn": {"id": "u", "items": [{"id": "no", "status": "no"}], "status": "completed"},
         }});
         let outline = outline_of(&turn.to_string(), 3);
-        assert_eq!(
-            (outline.turn_id.as_deref(), outline.turn_status.as_deref()),
-            (Some("u"), Some("completed"))
-        );
+        assert_eq!((outline.turn_id, outline.turn_status.as_deref()), (Some("u".into()), Some("completed")));
         assert_eq!(outline_of("{\"id\":17,\"result\":{\"id\":3}}", 2).response_to(), Some(17));
     }
 
@@ -256,7 +255,7 @@ mod tests {
             let outline = outline_of(&message.to_string(), piece);
             prop_assert_eq!(outline.id.as_ref().map(|id| id.get()), Some("5"));
             prop_assert_eq!(outline.method.map(Value::from), Some(message["method"].clone()));
-            prop_assert_eq!(outline.turn_id.as_deref(), Some("u"));
+            prop_assert_eq!(outline.turn_id, Some("u".into()));
             prop_assert!(outline.is_whole);
         }
 

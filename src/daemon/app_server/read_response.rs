@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::codex::CallError;
+use crate::ids::ThreadId;
 
 /// Decodes the response to a call of `method`; the error states how it differs from the protocol.
 pub(in crate::daemon) fn decode<T: DeserializeOwned>(
@@ -19,6 +20,6 @@ pub(in crate::daemon) fn decode<T: DeserializeOwned>(
 }
 
 /// The parameters that ask for the newest turns of a thread.
-pub(in crate::daemon) fn newest_turns(thread_id: &str, limit: u32) -> Value {
+pub(in crate::daemon) fn newest_turns(thread_id: &ThreadId, limit: u32) -> Value {
     json!({ "threadId": thread_id, "limit": limit })
 }

@@ -14,6 +14,7 @@ use crate::codex::protocol::errors::{self, ConnectionError};
 use crate::codex::protocol::responses::{self, Account};
 use crate::codex::protocol::{notifications, values, versions};
 use crate::codex::{ERROR_OUTPUT_LABEL, redact};
+use crate::ids::TurnId;
 
 /// After how many refused logins in a row the app-server is restarted: one may be a fault of the API.
 const REFUSALS_BEFORE_RESTART: u32 = 2;
@@ -65,7 +66,7 @@ pub(in crate::daemon) struct SharedFacts {
     /// The turns that met an error and have not ended, and when they met the last one.
     ///
     /// The end comes some milliseconds after the error that it ends with, and must not be cut off.
-    failing: Mutex<HashMap<String, Instant>>,
+    failing: Mutex<HashMap<TurnId, Instant>>,
     /// Whether a refused login or a missing network is known; while it is not, the messages of a turn cost nothing.
     in_trouble: AtomicBool,
 }
@@ -175,7 +176,7 @@ impl SharedFacts {
         let params: Value = serde_json::from_str(params).unwrap_or_default();
         let error = &params["error"];
         if let Some(turn_id) = params["turnId"].as_str() {
-            self.failing_turns().insert(turn_id.to_owned(), Instant::now());
+            self.failing_turns().insert(TurnId::new(turn_id), Instant::now());
         }
         let mut known = self.of(generation);
         match ConnectionError::of(error) {
@@ -204,7 +205,7 @@ impl SharedFacts {
         params["turn"]["status"] == values::TURN_COMPLETED && self.clear_trouble() || was_failing
     }
 
-    fn failing_turns(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+    fn failing_turns(&self) -> MutexGuard<'_, HashMap<TurnId, Instant>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,6 @@
 //! The events of held queues.
 
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::{Held, NewEvent, Session, SessionEvent, State, TurnEvent};
 
 /// The queue of a session is held.
@@ -30,7 +30,7 @@ pub(crate) fn accepted_with_release(state: &State, accepted: TurnEvent) -> Vec<N
         TurnEvent::Accepted { session_id, queue_id: Some(_), .. } => state.sessions.get(session_id),
         _ => None,
     };
-    let thread_id = waited_in.and_then(|session| session.thread_id.as_deref());
+    let thread_id = waited_in.and_then(|session| session.thread_id.as_ref());
     let mut new_events = thread_id
         .map(|thread_id| released(state, thread_id, "The cause of the hold is over."))
         .unwrap_or_default();
@@ -39,7 +39,7 @@ pub(crate) fn accepted_with_release(state: &State, accepted: TurnEvent) -> Vec<N
 }
 
 /// The release of a thread's queue: one event for each session that has queued turns in it.
-pub(crate) fn released(state: &State, thread_id: &str, why: &str) -> Vec<NewEvent> {
+pub(crate) fn released(state: &State, thread_id: &ThreadId, why: &str) -> Vec<NewEvent> {
     let held = state.sessions.active_in_thread(thread_id).filter(|session| session.held.is_some());
     held.map(|session| session_released(session, why)).collect()
 }
@@ -67,7 +67,7 @@ pub(crate) fn hold_of_new_queue(state: &State, session: &Session) -> Option<NewE
     if session.held.is_some() {
         return None;
     }
-    let mut others = state.sessions.active_in_thread(session.thread_id.as_deref()?);
+    let mut others = state.sessions.active_in_thread(session.thread_id.as_ref()?);
     let held = others.find_map(|other| other.held.as_ref())?;
     Some(session_held(session, state.private.queue(&session.session_id).count() + 1, held))
 }

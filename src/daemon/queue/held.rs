@@ -14,6 +14,7 @@ use crate::codex::protocol::notifications::{self, LastError};
 use crate::codex::protocol::{usage_limits, values};
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
+use crate::ids::ThreadId;
 use crate::state::{Held, HoldCause, NewEvent, Session, State};
 use crate::time::rfc3339_now;
 
@@ -61,7 +62,7 @@ impl StartFailure {
 /// When held queues are retried, by thread.
 #[derive(Default)]
 pub(in crate::daemon) struct Retries {
-    threads: HashMap<String, Retry>,
+    threads: HashMap<ThreadId, Retry>,
 }
 
 struct Retry {
@@ -74,7 +75,7 @@ struct Retry {
 
 impl Retries {
     /// Whether the queue of an idle thread is to be tried now; `true` counts as a try.
-    pub(in crate::daemon) fn is_due(&mut self, state: &State, thread_id: &str, generation: u64) -> bool {
+    pub(in crate::daemon) fn is_due(&mut self, state: &State, thread_id: &ThreadId, generation: u64) -> bool {
         let Some(held) = held_in(state, thread_id) else {
             self.threads.remove(thread_id);
             return true;
@@ -83,7 +84,7 @@ impl Retries {
             return is_over(state, thread_id, held);
         }
         let automatic = held.cause.is_temporary();
-        let retry = self.threads.entry(thread_id.to_owned()).or_insert_with(|| Retry {
+        let retry = self.threads.entry(thread_id.clone()).or_insert_with(|| Retry {
             // A queue that was held just now was tried with this generation.
             generation: if is_recent(&held.since) { generation } else { 0 },
             tries: 0,
@@ -107,18 +108,18 @@ impl Retries {
     }
 
     /// Removes all threads but these.
-    pub(in crate::daemon) fn keep(&mut self, threads: &BTreeSet<&str>) {
-        self.threads.retain(|thread_id, _| threads.contains(thread_id.as_str()));
+    pub(in crate::daemon) fn keep(&mut self, threads: &BTreeSet<&ThreadId>) {
+        self.threads.retain(|thread_id, _| threads.contains(thread_id));
     }
 }
 
 /// The hold of a thread's queue, if it is held.
-fn held_in<'a>(state: &'a State, thread_id: &str) -> Option<&'a Held> {
+fn held_in<'a>(state: &'a State, thread_id: &ThreadId) -> Option<&'a Held> {
     state.sessions.active_in_thread(thread_id).find_map(|session| session.held.as_ref())
 }
 
 /// Whether a later turn of the thread completed, so that the cause of the failure is gone.
-fn is_over(state: &State, thread_id: &str, held: &Held) -> bool {
+fn is_over(state: &State, thread_id: &ThreadId, held: &Held) -> bool {
     let later = state.turns.of(thread_id).take_while(|turn| Some(&turn.turn_id) != held.turn_id.as_ref());
     later.filter(|turn| turn.started_at >= held.since).any(|turn| turn.status == values::TURN_COMPLETED)
 }
@@ -130,7 +131,7 @@ fn is_recent(since: &str) -> bool {
 }
 
 /// The events of a hold, none when the same hold is recorded already.
-pub(in crate::daemon) fn hold_once(state: &State, thread_id: &str, held: &Held) -> Vec<NewEvent> {
+pub(in crate::daemon) fn hold_once(state: &State, thread_id: &ThreadId, held: &Held) -> Vec<NewEvent> {
     let is_known = held_in(state, thread_id).is_some_and(|known| {
         (known.cause, &known.reason, &known.queue_id) == (held.cause, &held.reason, &held.queue_id)
     });
@@ -138,7 +139,7 @@ pub(in crate::daemon) fn hold_once(state: &State, thread_id: &str, held: &Held) 
 }
 
 /// The events that hold the queue of a thread: one for each session whose turns wait in it.
-fn hold_queue(state: &State, thread_id: &str, held: &Held) -> Vec<NewEvent> {
+fn hold_queue(state: &State, thread_id: &ThreadId, held: &Held) -> Vec<NewEvent> {
     let sessions = state.sessions.active_in_thread(thread_id);
     let waiting = |session: &Session| state.private.queue(&session.session_id).count();
     let held = |session: &Arc<Session>| match waiting(session) {

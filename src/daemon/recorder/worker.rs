@@ -13,6 +13,7 @@ use crate::daemon::recorder::input::{Build, CommitAck, Input, StorageError, Stre
 use crate::daemon::recorder::output_log::OutputLog;
 use crate::daemon::recorder::snapshot_writer::SnapshotWriter;
 use crate::daemon::recorder::view::View;
+use crate::ids::ThreadId;
 use crate::journal::{Entry, Journal};
 use crate::state::{
     ChildEvent, DaemonEvent, EventDetail, Level, NewEvent, NotificationEvent, SessionEvent, State, TurnEvent,
@@ -261,9 +262,10 @@ fn name_roots(state: &State, new_events: &mut [NewEvent]) {
     }
     for detail in new_events.iter_mut().filter_map(|event| event.json.as_mut()) {
         let Some(thread_id) = notifications::thread_in_text(detail) else { continue };
-        let root = state.descendants.root(thread_id, None).thread_id;
+        let thread_id = ThreadId::new(thread_id);
+        let root = state.descendants.root(&thread_id, None).thread_id;
         if root != thread_id && detail.pop() == Some('}') {
-            detail.push_str(&format!(",\"rootThreadId\":{}}}", serde_json::Value::from(root)));
+            detail.push_str(&format!(",\"rootThreadId\":{}}}", serde_json::json!(root)));
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::codex::rpc::wire::RequestId;
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
+use crate::ids::TurnId;
 use crate::state::{Resolution, ResolvedBy};
 
 /// A request that waits.
@@ -24,7 +25,7 @@ pub(in crate::daemon) struct OpenRequest {
     /// Its id there.
     pub(in crate::daemon) id: RequestId,
     /// The turn that waits for it.
-    pub(in crate::daemon) turn_id: Option<String>,
+    pub(in crate::daemon) turn_id: Option<TurnId>,
 }
 
 /// An entry of the table.
@@ -126,9 +127,9 @@ impl OpenRequests {
     }
 
     /// A turn is over, and with it what it waited for.
-    pub(in crate::daemon) fn ended_with_turn(&self, generation: u64, turn_id: &str) {
+    pub(in crate::daemon) fn ended_with_turn(&self, generation: u64, turn_id: &TurnId) {
         let of_turn =
-            |open: &OpenRequest| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
+            |open: &OpenRequest| open.generation == generation && open.turn_id.as_ref() == Some(turn_id);
         self.end(of_turn, ResolvedBy::TurnEnd, "Its turn is over.");
     }
 

@@ -95,7 +95,7 @@ async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() 
         let stage = Stage::start();
         match by {
             ResolvedBy::AppServer => stage.open.resolved_by_app_server(1, "7"),
-            _ => stage.open.ended_with_turn(1, "u"),
+            _ => stage.open.ended_with_turn(1, &"u".into()),
         }
         assert!(stage.open.claim_or_wait(&stage.request_id).await.is_none());
         assert_eq!(
@@ -111,7 +111,7 @@ async fn claimed_request_is_not_resolved_again_by_the_app_server() {
     let stage = Stage::start();
     let first = stage.claim();
     stage.open.resolved_by_app_server(1, "7");
-    stage.open.ended_with_turn(1, "u");
+    stage.open.ended_with_turn(1, &"u".into());
     stage.accept(first).await;
     assert_eq!(stage.shown().resolved_by, Some(ResolvedBy::Client));
     let lines = stage.recorder().view().log.recent(100);

@@ -8,7 +8,7 @@ use crate::daemon::events;
 use crate::daemon::sessions::Sessions;
 use crate::daemon::turns::descendants::DescendantScope;
 use crate::daemon::turns::interrupt::Target;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::{Session, SessionStatus};
 
 impl Sessions {
@@ -23,7 +23,7 @@ impl Sessions {
     ) -> Result<(Arc<Session>, bool), DaemonError> {
         let session = self.core.session(session_id)?;
         let sessions = self.clone();
-        let session_id = session_id.to_owned();
+        let session_id = session_id.clone();
         self.core
             .run(async move {
                 // A submission holds the thread's lock until its response arrives.
@@ -80,7 +80,7 @@ impl Sessions {
     }
 
     /// Lets Codex unload a thread once no turn runs in it and no active session has it.
-    pub(in crate::daemon) async fn detach_when_idle(self, thread_id: String) {
+    pub(in crate::daemon) async fn detach_when_idle(self, thread_id: ThreadId) {
         loop {
             let running = self.core.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
             let Some(turn_id) = running else { break };

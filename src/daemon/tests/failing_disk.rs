@@ -15,7 +15,7 @@ use crate::config::{Config, Environment, Settings};
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened, StateDirectories};
 use crate::daemon::{StartError, events};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::snapshot::{self, Loaded};
 use crate::state::{RequestPolicy, Session};
 use crate::storage::faults::{Faults, Plan};
@@ -48,7 +48,7 @@ fn start(config: &Config, disk: Disk) -> Result<Recorder, StartError> {
 
 /// A session whose event is long, so that segments fill up soon.
 fn session(session_id: &str) -> Session {
-    Session { thread_id: Some("t".repeat(300)), ..new_session(session_id) }
+    Session { thread_id: Some(ThreadId::new("t".repeat(300))), ..new_session(session_id) }
 }
 
 /// Records `count` sessions durably; returns the IDs of those that were acknowledged.

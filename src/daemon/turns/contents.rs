@@ -17,6 +17,7 @@ use crate::daemon::app_server::calls::call;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::recovery::is_foldable;
+use crate::ids::{ThreadId, TurnId};
 use crate::journal::{Log, Next};
 use crate::state::{Contents, Event, Turn};
 
@@ -53,8 +54,8 @@ struct ContentsCache {
 
 #[derive(Debug)]
 struct Entry {
-    thread_id: String,
-    turn_id: String,
+    thread_id: ThreadId,
+    turn_id: TurnId,
     /// The newest event that is folded in.
     through: u64,
     contents: Arc<Contents>,
@@ -127,7 +128,11 @@ impl TurnReader {
     }
 
     /// A turn that has a record, with its contents: from the log, else from the app-server, else what its record kept.
-    pub(in crate::daemon) async fn recorded(&self, thread_id: &str, turn_id: &str) -> Option<TurnView> {
+    pub(in crate::daemon) async fn recorded(
+        &self,
+        thread_id: &ThreadId,
+        turn_id: &TurnId,
+    ) -> Option<TurnView> {
         let (turn, through) = {
             let state = self.core.state();
             let turn = state.turns.get(thread_id, turn_id).cloned()?;
@@ -138,11 +143,11 @@ impl TurnReader {
         match contents.read(&self.core.recorder.view().log, &turn, through).await {
             Ok(Some(contents)) => return Some(TurnView { turn, contents }),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, turn_id, "failed to read a turn from the event log"),
+            Err(error) => tracing::warn!(%error, %turn_id, "failed to read a turn from the event log"),
         }
         let found = match self.core.current_client() {
             Ok(client) => list_turn(&client, thread_id, turn_id).await.unwrap_or_else(|error| {
-                tracing::debug!(%error, turn_id, "failed to read a turn from its thread");
+                tracing::debug!(%error, %turn_id, "failed to read a turn from its thread");
                 None
             }),
             Err(_) => None,
@@ -167,13 +172,13 @@ impl TurnReader {
 /// The turn as its thread lists it.
 pub(super) async fn list_turn(
     client: &Client,
-    thread_id: &str,
-    turn_id: &str,
+    thread_id: &ThreadId,
+    turn_id: &TurnId,
 ) -> Result<Option<ListedTurn>, DaemonError> {
     let mut params = json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
     loop {
         let page: TurnPage = call(client, methods::THREAD_TURNS_LIST, &params).await?;
-        if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
+        if let Some(found) = page.data.into_iter().find(|turn| turn.id == *turn_id) {
             return Ok(Some(found));
         }
         let Some(next) = page.next_cursor else { return Ok(None) };
@@ -193,8 +198,8 @@ pub(super) fn contents_of(turn: &ListedTurn) -> Contents {
 /// Folds in an event of the log if it is about the turn.
 fn apply(contents: &mut Contents, turn: &Turn, json: &[u8]) {
     let names = |id: &str| memchr::memmem::find(json, id.as_bytes()).is_some();
-    if names(&turn.turn_id)
-        && names(&turn.thread_id)
+    if names(turn.turn_id.as_str())
+        && names(turn.thread_id.as_str())
         && is_foldable(json)
         && let Ok(event) = serde_json::from_slice::<Event>(json)
         && let Some(detail) = event.read()

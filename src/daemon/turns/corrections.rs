@@ -13,6 +13,7 @@ use crate::codex::protocol::{methods, values};
 use crate::daemon::app_server::calls::call;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
+use crate::ids::ThreadId;
 use crate::state::{NewEvent, Phase, State, Turn, TurnEvent};
 
 /// How many of a thread's newest turns are read.
@@ -23,12 +24,12 @@ const NEWEST_TURNS_LIMIT: u32 = 20;
 pub(in crate::daemon) async fn read_turns(
     core: &Core,
     client: &Client,
-    thread_id: &str,
+    thread_id: &ThreadId,
 ) -> Result<(), DaemonError> {
     let params =
         json!({ "threadId": thread_id, "limit": NEWEST_TURNS_LIMIT, "itemsView": values::ITEMS_FULL });
     let listed: TurnPage = call(client, methods::THREAD_TURNS_LIST, &params).await?;
-    let thread_id = thread_id.to_owned();
+    let thread_id = thread_id.clone();
     core.record_durably(move |state| {
         // Oldest first, as they happened.
         let found = listed.data.iter().enumerate().rev();
@@ -38,7 +39,7 @@ pub(in crate::daemon) async fn read_turns(
 }
 
 /// What the records lack of a turn as its thread lists it.
-fn corrections(state: &State, thread_id: &str, found: &ListedTurn, is_newest: bool) -> Vec<NewEvent> {
+fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, is_newest: bool) -> Vec<NewEvent> {
     let known = state.turns.get(thread_id, &found.id);
     let runs = found.status == values::TURN_IN_PROGRESS;
     let is_news = match known {
@@ -54,7 +55,7 @@ fn corrections(state: &State, thread_id: &str, found: &ListedTurn, is_newest: bo
     };
     let items = found.items.iter().filter(is_missing).map(|item| {
         let (session_id, thread_id, turn_id) =
-            (Some(owner.session_id.clone()), thread_id.to_owned(), found.id.clone());
+            (Some(owner.session_id.clone()), thread_id.clone(), found.id.clone());
         TurnEvent::ItemRead { session_id, thread_id, turn_id, item: item.clone() }.into()
     });
     let needs_status = match known {
@@ -63,7 +64,7 @@ fn corrections(state: &State, thread_id: &str, found: &ListedTurn, is_newest: bo
     };
     let settled = TurnEvent::Settled {
         session_id: owner.session_id.clone(),
-        thread_id: Some(thread_id.to_owned()),
+        thread_id: Some(thread_id.clone()),
         turn_id: found.id.clone(),
         status: found.status.clone(),
         error: found.error.clone(),

@@ -12,7 +12,7 @@ use crate::daemon::turns::Turns;
 use crate::daemon::turns::sandboxes::{
     SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
 };
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{Session, State};
 
 /// How long to wait for interrupted turns to end; Codex takes about 10 ms (measured).
@@ -24,13 +24,13 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(in crate::daemon) enum DescendantScope {
     /// Those that descend from a turn.
-    Turn(String),
+    Turn(TurnId),
     /// Those that descend from the turns of a session; with the last active session of a thread, all of the thread.
     Session(SessionId),
 }
 
 /// The turns that run in what descends from a thread, with their threads.
-fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(String, String)> {
+fn running(state: &State, thread_id: &ThreadId, scope: &DescendantScope) -> Vec<(ThreadId, TurnId)> {
     match scope {
         DescendantScope::Turn(turn_id) => state.descendants.running(thread_id, Some(turn_id)),
         DescendantScope::Session(session_id) => {
@@ -47,8 +47,8 @@ fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(Stri
 
 impl Turns {
     /// A turn that runs in what descends from the turns of a session.
-    pub(in crate::daemon) fn running_descendant(&self, session: &Session) -> Option<String> {
-        let thread_id = session.thread_id.as_deref()?;
+    pub(in crate::daemon) fn running_descendant(&self, session: &Session) -> Option<TurnId> {
+        let thread_id = session.thread_id.as_ref()?;
         let scope = DescendantScope::Session(session.session_id.clone());
         running(&self.core.state(), thread_id, &scope).into_iter().next().map(|(_, turn_id)| turn_id)
     }
@@ -57,7 +57,7 @@ impl Turns {
     pub(in crate::daemon) async fn stop_descendants(
         &self,
         client: &Client,
-        thread_id: &str,
+        thread_id: &ThreadId,
         scope: DescendantScope,
     ) {
         let stopped = async {
@@ -84,7 +84,7 @@ impl Turns {
                         }
                         // It may not have started, or may be over; the next event shows which.
                         Err(error) => {
-                            tracing::debug!(%error, thread_id, turn_id, "failed to interrupt a sub-agent");
+                            tracing::debug!(%error, %thread_id, %turn_id, "failed to interrupt a sub-agent");
                             has_failed = true;
                         }
                     }
@@ -96,13 +96,13 @@ impl Turns {
             }
         };
         if tokio::time::timeout(STOP_TIMEOUT, stopped).await.is_err() {
-            tracing::warn!(thread_id, "turns of sub-agents were interrupted and have not ended");
+            tracing::warn!(%thread_id, "turns of sub-agents were interrupted and have not ended");
         }
     }
 }
 
 /// Ends the background commands of a thread; the error states why they may still run.
-pub(in crate::daemon) async fn clean_terminals(client: &Client, thread_id: &str) -> Result<(), String> {
+pub(in crate::daemon) async fn clean_terminals(client: &Client, thread_id: &ThreadId) -> Result<(), String> {
     let params = json!({ "threadId": thread_id });
     let method = methods::THREAD_BACKGROUND_TERMINALS_CLEAN;
     let cleaned = client.call(method, &params, client.call_timeout()).await;

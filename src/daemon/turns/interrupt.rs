@@ -19,7 +19,7 @@ use crate::daemon::turns::sandboxes::{
     SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes,
 };
 use crate::daemon::turns::submission::{Progress, Submission};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{HoldCause, Phase, QueuedTurn, Session, State};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
@@ -45,7 +45,7 @@ pub struct Interrupted {
 #[derive(Debug)]
 pub(in crate::daemon) enum Stopped {
     /// The turn is over, or it was interrupted and did not end in time.
-    Turn { turn_id: String, cleaned: Result<(), String> },
+    Turn { turn_id: TurnId, cleaned: Result<(), String> },
     /// There is no turn to stop.
     NoTurn,
 }
@@ -62,7 +62,7 @@ impl Turns {
     pub async fn interrupt(
         &self,
         session_id: &SessionId,
-        turn_id: Option<&str>,
+        turn_id: Option<&TurnId>,
     ) -> Result<Interrupted, DaemonError> {
         let session = self.core.session(session_id)?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
@@ -79,10 +79,10 @@ impl Turns {
         }
         let target = match (running, submission) {
             (Some(turn), _) => {
-                if let Some(turn_id) = turn_id.filter(|turn_id| **turn_id != *turn.turn_id) {
-                    let (session_id, turn_id) = (session_id.to_owned(), turn_id.to_owned());
-                    tracing::debug!(turn_id, "another turn runs than the one to interrupt");
-                    return Err(DaemonError::OtherTurn { session_id, turn_id: turn.turn_id.clone() });
+                if let Some(turn_id) = turn_id.filter(|turn_id| **turn_id != turn.turn_id) {
+                    tracing::debug!(%turn_id, "another turn runs than the one to interrupt");
+                    let (session_id, turn_id) = (session_id.clone(), turn.turn_id.clone());
+                    return Err(DaemonError::OtherTurn { session_id, turn_id });
                 }
                 Target::Turn(turn.turn_id.clone())
             }
@@ -90,10 +90,10 @@ impl Turns {
             // The turn is over, and turns of its sub-agents still run.
             (None, _) if self.running_descendant(&session).is_some() => {
                 let last = session.last_turn_id.clone().filter(|last| turn_id.is_none_or(|id| id == last));
-                let last = last.ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
+                let last = last.ok_or_else(|| DaemonError::NoTurn(session_id.clone()))?;
                 return self.interrupt_descendants(session, last).await;
             }
-            (None, _) => return Err(DaemonError::NoTurn(session_id.to_owned())),
+            (None, _) => return Err(DaemonError::NoTurn(session_id.clone())),
         };
         match self.stop_in_time(&thread_id, target.clone()).await? {
             Some(Stopped::Turn { turn_id, cleaned }) => {
@@ -124,7 +124,7 @@ impl Turns {
     async fn interrupt_descendants(
         &self,
         session: Arc<Session>,
-        last: String,
+        last: TurnId,
     ) -> Result<Interrupted, DaemonError> {
         let turns = self.clone();
         self.core
@@ -146,10 +146,10 @@ impl Turns {
     /// Stops a turn or a submission; `None` when that takes longer than the wait limit; it continues in the background.
     pub(in crate::daemon) async fn stop_in_time(
         &self,
-        thread_id: &str,
+        thread_id: &ThreadId,
         target: Target,
     ) -> Result<Option<Stopped>, DaemonError> {
-        let (turns, thread_id) = (self.clone(), thread_id.to_owned());
+        let (turns, thread_id) = (self.clone(), thread_id.clone());
         let stopping = self.core.run(async move { turns.stop_target(&thread_id, target).await });
         match tokio::time::timeout(INTERRUPT_WAIT_LIMIT, stopping).await {
             Ok(stopped) => stopped.map(Some),
@@ -157,7 +157,7 @@ impl Turns {
         }
     }
 
-    async fn stop_target(&self, thread_id: &str, target: Target) -> Result<Stopped, DaemonError> {
+    async fn stop_target(&self, thread_id: &ThreadId, target: Target) -> Result<Stopped, DaemonError> {
         let turn_id = match target {
             Target::Turn(turn_id) => turn_id,
             Target::Submission(submission) => {
@@ -191,8 +191,8 @@ impl Turns {
     async fn interrupt_until_accepted(
         &self,
         client: &Client,
-        thread_id: &str,
-        turn_id: &str,
+        thread_id: &ThreadId,
+        turn_id: &TurnId,
     ) -> Result<(), DaemonError> {
         let params = json!({ "threadId": thread_id, "turnId": turn_id });
         let mut pause = MIN_RETRY_PAUSE;
@@ -222,12 +222,17 @@ impl Turns {
     }
 
     /// Whether a turn is known to be over.
-    fn is_over(&self, thread_id: &str, turn_id: &str) -> bool {
+    fn is_over(&self, thread_id: &ThreadId, turn_id: &TurnId) -> bool {
         self.core.state().turns.get(thread_id, turn_id).is_some_and(|turn| turn.is_over())
     }
 
     /// Waits until a turn is over, at most `limit`.
-    pub(in crate::daemon) async fn wait_until_over(&self, thread_id: &str, turn_id: &str, limit: Duration) {
+    pub(in crate::daemon) async fn wait_until_over(
+        &self,
+        thread_id: &ThreadId,
+        turn_id: &TurnId,
+        limit: Duration,
+    ) {
         let is_over = |state: &State| state.turns.get(thread_id, turn_id)?.is_over().then_some(());
         let _ = tokio::time::timeout(limit, self.core.when(is_over)).await;
     }
@@ -257,7 +262,7 @@ impl Turns {
 
     /// Rejects a waiting turn; one that was submitted before and did start is interrupted.
     async fn remove_from_queue(&self, session_id: &SessionId, queue_id: &str) -> Result<(), DaemonError> {
-        let (turns, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
+        let (turns, session_id, queue_id) = (self.clone(), session_id.clone(), queue_id.to_owned());
         self.core
             .run(async move {
                 let (_thread_lock, session) = turns.threads.lock_of_session(&session_id).await?;
@@ -288,7 +293,7 @@ impl Turns {
         match self.waiting(session_id, queue_id) {
             Some(_) => Ok(()),
             None => {
-                let (session_id, queue_id) = (session_id.to_owned(), queue_id.to_owned());
+                let (session_id, queue_id) = (session_id.clone(), queue_id.to_owned());
                 Err(DaemonError::NotQueued { session_id, queue_id })
             }
         }
@@ -296,7 +301,7 @@ impl Turns {
 
     /// The turn to end with a session: the session's turn, or any turn for the last active session of the thread.
     pub(in crate::daemon) fn of_session(&self, session: &Session) -> Option<Target> {
-        let thread_id = session.thread_id.as_deref()?;
+        let thread_id = session.thread_id.as_ref()?;
         let state = self.core.state();
         let is_last =
             state.sessions.active_in_thread(thread_id).all(|other| other.session_id == session.session_id);
@@ -309,20 +314,20 @@ impl Turns {
     }
 }
 
-fn phase_of(state: &State, thread_id: &str, turn_id: &str) -> Option<Phase> {
+fn phase_of(state: &State, thread_id: &ThreadId, turn_id: &TurnId) -> Option<Phase> {
     state.turns.get(thread_id, turn_id).map(|turn| turn.phase)
 }
 
 /// The target of an interrupt.
 #[derive(Clone)]
 pub(in crate::daemon) enum Target {
-    Turn(String),
+    Turn(TurnId),
     Submission(Arc<Submission>),
 }
 
 impl Target {
     /// The turn ID, once it is known.
-    pub(in crate::daemon) fn turn_id(&self) -> Option<String> {
+    pub(in crate::daemon) fn turn_id(&self) -> Option<TurnId> {
         match self {
             Self::Turn(turn_id) => Some(turn_id.clone()),
             Self::Submission(submission) => match &*submission.progress().borrow() {

@@ -9,18 +9,18 @@ use crate::codex::protocol::values;
 use crate::daemon::error::DaemonError;
 use crate::daemon::turns::Turns;
 use crate::daemon::turns::contents::{TurnView, contents_of, list_turn};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, TurnId};
 use crate::state::turn::KeptContents;
 use crate::state::{Phase, Session, Turn};
 
 impl Turns {
     /// One turn; one without a record, such as an old one, is read from the app-server.
-    pub async fn get(&self, session_id: &SessionId, turn_id: &str) -> Result<TurnView, DaemonError> {
+    pub async fn get(&self, session_id: &SessionId, turn_id: &TurnId) -> Result<TurnView, DaemonError> {
         let session = self.core.session(session_id)?;
-        let thread_id = session.thread_id.as_deref().unwrap_or_default();
-        let Some(view) = self.skipped_items.reader.recorded(thread_id, turn_id).await else {
+        let thread_id = session.thread_id.clone().unwrap_or_default();
+        let Some(view) = self.skipped_items.reader.recorded(&thread_id, turn_id).await else {
             let turns = self.clone();
-            let turn_id = turn_id.to_owned();
+            let turn_id = turn_id.clone();
             return self.core.run(async move { turns.turn_of_app_server(session, &turn_id).await }).await;
         };
         if !view.is_over() {
@@ -31,14 +31,14 @@ impl Turns {
         }
         // The turn is complete when its skipped items are read.
         self.skipped_items.table.read(turn_id).await;
-        self.skipped_items.reader.recorded(thread_id, turn_id).await.ok_or(DaemonError::Internal)
+        self.skipped_items.reader.recorded(&thread_id, turn_id).await.ok_or(DaemonError::Internal)
     }
 
     /// One turn, as it is when it ends or when the time is up.
     pub async fn get_when_over(
         &self,
         session_id: &SessionId,
-        turn_id: &str,
+        turn_id: &TurnId,
         timeout: Duration,
     ) -> Result<TurnView, DaemonError> {
         let deadline = Instant::now() + timeout;
@@ -61,21 +61,19 @@ impl Turns {
         }
     }
 
-    fn is_recorded_as_open(&self, session_id: &SessionId, turn_id: &str) -> Result<bool, DaemonError> {
+    fn is_recorded_as_open(&self, session_id: &SessionId, turn_id: &TurnId) -> Result<bool, DaemonError> {
         let session = self.core.session(session_id)?;
-        let thread_id = session.thread_id.as_deref().unwrap_or_default();
-        Ok(self.core.state().turns.get(thread_id, turn_id).is_some_and(|turn| !turn.is_over()))
+        let thread_id = session.thread_id.clone().unwrap_or_default();
+        Ok(self.core.state().turns.get(&thread_id, turn_id).is_some_and(|turn| !turn.is_over()))
     }
 
     async fn turn_of_app_server(
         &self,
         session: Arc<Session>,
-        turn_id: &str,
+        turn_id: &TurnId,
     ) -> Result<TurnView, DaemonError> {
-        let unknown = || DaemonError::UnknownTurn {
-            session_id: session.session_id.clone(),
-            turn_id: turn_id.to_owned(),
-        };
+        let unknown =
+            || DaemonError::UnknownTurn { session_id: session.session_id.clone(), turn_id: turn_id.clone() };
         let Some(thread_id) = session.thread_id.clone() else { return Err(unknown()) };
         if session.last_turn_id.is_none() {
             return Err(unknown());

@@ -21,6 +21,7 @@ use crate::daemon::recorder::input::Input;
 use crate::daemon::server_requests::open::OpenRequests;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::corrections::read_turns;
+use crate::ids::ThreadId;
 use crate::state::{Phase, ServerRequest, Session, SessionStatus, State};
 
 /// How long there may be no connection before the open turns count as cut off.
@@ -68,7 +69,7 @@ impl Reconnect {
     }
 
     /// Records that the open turns and requests are cut off: those of one thread, or all.
-    fn cut_off(&self, thread_id: Option<String>, reason: String) {
+    fn cut_off(&self, thread_id: Option<ThreadId>, reason: String) {
         let closed = Closed {
             source: "reconnect.timeout",
             message: reason,
@@ -78,7 +79,7 @@ impl Reconnect {
             expected: false,
             app_server_outlives_it: true,
         };
-        let build = move |state: &State| events::cut_off(state, &closed, thread_id.as_deref());
+        let build = move |state: &State| events::cut_off(state, &closed, thread_id.as_ref());
         self.core.recorder.send(Input::Build(Box::new(build)));
     }
 
@@ -98,7 +99,7 @@ impl Reconnect {
             let (this, client) = (self.clone(), client.clone());
             looks.spawn(async move {
                 let Err(error) = this.look_at_thread(&client, &thread_id).await else { return None };
-                tracing::warn!(%error, thread_id, "failed to find out what became of the turns of a thread");
+                tracing::warn!(%error, %thread_id, "failed to find out what became of the turns of a thread");
                 // The thread is gone, as an ephemeral one is with its app-server, or Codex cannot read it, as after SIGKILL in
                 // the first milliseconds of its first turn.
                 if error.is_app_server_error() || matches!(error, DaemonError::ThreadUnavailable { .. }) {
@@ -110,14 +111,15 @@ impl Reconnect {
         // An app-server that is shutting down resumes no thread, so it repeats no request that waits.
         let unread: Vec<_> = looks.join_all().await.into_iter().flatten().collect();
         self.core.looked_at.send_replace(client.generation());
-        let is_read = |thread_id: &Option<String>| !thread_id.as_ref().is_some_and(|id| unread.contains(id));
+        let is_read =
+            |thread_id: &Option<ThreadId>| !thread_id.as_ref().is_some_and(|id| unread.contains(id));
         let requests = requests.into_iter().filter(|(_, thread_id)| is_read(thread_id));
         let requests = requests.map(|(request_id, _)| request_id).collect();
         self.end_requests_not_repeated(&client, requests).await;
     }
 
     /// Resumes a thread, so that its turns are heard of and its requests are repeated, and records how its turns ended.
-    async fn look_at_thread(&self, client: &Client, thread_id: &str) -> Result<(), DaemonError> {
+    async fn look_at_thread(&self, client: &Client, thread_id: &ThreadId) -> Result<(), DaemonError> {
         let _thread_lock = self.threads.lock(thread_id).await;
         let session = self.core.state().sessions.active_in_thread(thread_id).next().cloned();
         match session {
@@ -146,10 +148,10 @@ impl Reconnect {
 }
 
 /// The threads with a turn that is not over, or whose newest was cut off, and those with requests.
-fn uncertain_threads(state: &State) -> BTreeSet<String> {
+fn uncertain_threads(state: &State) -> BTreeSet<ThreadId> {
     let is_cut_off = |session: &&Arc<Session>| {
-        let thread_id = session.thread_id.as_deref().unwrap_or_default();
-        state.turns.of(thread_id).next().is_some_and(|turn| turn.phase == Phase::CutOff)
+        let thread_id = session.thread_id.clone().unwrap_or_default();
+        state.turns.of(&thread_id).next().is_some_and(|turn| turn.phase == Phase::CutOff)
     };
     let cut_off = state.sessions.iter().filter(|session| session.status == SessionStatus::Active);
     let cut_off = cut_off.filter(is_cut_off).filter_map(|session| session.thread_id.clone());

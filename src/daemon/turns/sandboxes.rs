@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::codex;
 use crate::config::{ChildStrategy, Config};
+use crate::ids::ThreadId;
 
 /// How long the sandboxes of commands may take to end before their turn is interrupted; they need 20 to 50 ms (measured on
 /// 0.169.0 and 0.171.0).
@@ -16,7 +17,7 @@ pub(in crate::daemon) const SANDBOX_GRACE_AFTER_INTERRUPT: Duration = Duration::
 
 /// Lets the sandboxes in which commands of this thread run remove the files they created in the user's directories;
 /// Codex ends them without giving them time for that.
-pub(in crate::daemon) async fn end_sandboxes(config: &Config, thread_id: &str, grace: Duration) {
+pub(in crate::daemon) async fn end_sandboxes(config: &Config, thread_id: &ThreadId, grace: Duration) {
     if config.server.strategy != ChildStrategy::External {
         codex::end_sandboxes(thread_id, grace).await;
     }

@@ -14,6 +14,7 @@ use crate::daemon::app_server::calls::call;
 use crate::daemon::app_server::read_response::newest_turns;
 use crate::daemon::error::DaemonError;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
+use crate::ids::{ThreadId, TurnId};
 
 /// How many of a thread's newest turns are read.
 const NEWEST_TURNS_LIMIT: u32 = 20;
@@ -27,7 +28,7 @@ pub(in crate::daemon) struct ThreadReport {
     /// Whether a turn runs.
     pub(in crate::daemon) is_active: bool,
     /// The newest turns: id, status and error.
-    pub(in crate::daemon) turns: Vec<(String, String, Option<Value>)>,
+    pub(in crate::daemon) turns: Vec<(TurnId, String, Option<Value>)>,
 }
 
 /// What a report means for a turn that is not known to be over.
@@ -43,7 +44,7 @@ pub(in crate::daemon) enum Verdict {
 
 impl ThreadReport {
     /// The verdict on a turn after `unclear` unclear checks in a row.
-    pub(in crate::daemon) fn verdict(&self, turn_id: &str, unclear: u32) -> Verdict {
+    pub(in crate::daemon) fn verdict(&self, turn_id: &TurnId, unclear: u32) -> Verdict {
         let listed = self.turns.iter().find(|(id, ..)| id == turn_id);
         let another_runs =
             self.turns.iter().any(|(id, status, _)| id != turn_id && status == values::TURN_IN_PROGRESS);
@@ -71,7 +72,7 @@ impl ThreadReport {
 /// Fails when it reports neither.
 pub(in crate::daemon) async fn read_thread(
     client: &Client,
-    thread_id: &str,
+    thread_id: &ThreadId,
     unsupported: &UnsupportedMethods,
 ) -> Result<ThreadReport, DaemonError> {
     let params = json!({ "threadId": thread_id });
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     fn report(is_active: bool, turns: &[(&str, &str)]) -> ThreadReport {
-        let turns = turns.iter().map(|(id, status)| ((*id).to_owned(), (*status).to_owned(), None));
+        let turns = turns.iter().map(|(id, status)| ((*id).into(), (*status).to_owned(), None));
         ThreadReport { is_active, turns: turns.collect() }
     }
 
@@ -122,8 +123,8 @@ mod tests {
             (false, vec![], Verdict::Unclear),
         ] {
             let report = report(is_active, &turns);
-            assert_eq!(report.verdict("a", 0), verdict, "{report:?}");
-            let at_last = report.verdict("a", MAX_UNCLEAR_CHECKS - 1);
+            assert_eq!(report.verdict(&"a".into(), 0), verdict, "{report:?}");
+            let at_last = report.verdict(&"a".into(), MAX_UNCLEAR_CHECKS - 1);
             match verdict {
                 Verdict::Unclear => {
                     assert!(

@@ -17,7 +17,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::submission::{Submission, Submissions, UnderWay};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{IdempotencyKey, Session, State, TurnEvent};
 use crate::time::rfc3339_now;
 
@@ -60,7 +60,7 @@ impl TurnStarter {
         &self,
         client: &Client,
         start: TurnStart<'_>,
-    ) -> Result<String, DaemonError> {
+    ) -> Result<TurnId, DaemonError> {
         let submission = &start.under_way.submission;
         let (queue_id, key) = (submission.queue_id.as_deref(), submission.key.as_ref());
         let mut params = start.settings.clone();
@@ -88,8 +88,8 @@ impl TurnStarter {
             // Codex unloads archived threads, and threads that were not used for half an hour.
             self.threads.note_detached(client, &submission.thread_id);
             let session = self.threads.attach(client, self.core.session(session_id)?).await?;
-            let thread_id = session.thread_id.as_deref().unwrap_or(&submission.thread_id);
-            params.insert("threadId".to_owned(), thread_id.into());
+            let thread_id = session.thread_id.as_ref().unwrap_or(&submission.thread_id);
+            params.insert("threadId".to_owned(), thread_id.as_str().into());
             let again = self.submissions.begin(session_id, thread_id, &submission.message_id, queue_id, key);
             started = self.start_turn(client, &again.submission, params).await;
         }
@@ -112,7 +112,7 @@ impl TurnStarter {
         &self,
         client: &Client,
         start: &TurnStart<'_>,
-    ) -> Result<Option<String>, DaemonError> {
+    ) -> Result<Option<TurnId>, DaemonError> {
         let Some(since) = &start.submitted_since else { return Ok(None) };
         let submission = &start.under_way.submission;
         let unknown = |reason: String| DaemonError::OutcomeUnknown {
@@ -145,7 +145,7 @@ impl TurnStarter {
         client: &Client,
         submission: &Arc<Submission>,
         params: Map<String, Value>,
-    ) -> Result<String, DaemonError> {
+    ) -> Result<TurnId, DaemonError> {
         let params = Arc::new(params);
         let mut attempt = 1;
         loop {
@@ -194,12 +194,12 @@ impl TurnStarter {
         &self,
         client: &Client,
         start: &TurnStart<'_>,
-        turn_id: &str,
-    ) -> Result<String, DaemonError> {
+        turn_id: &TurnId,
+    ) -> Result<TurnId, DaemonError> {
         let mut params = Map::new();
         let submission = &start.under_way.submission;
         params.insert("threadId".to_owned(), submission.thread_id.as_str().into());
-        params.insert("expectedTurnId".to_owned(), turn_id.into());
+        params.insert("expectedTurnId".to_owned(), turn_id.as_str().into());
         params.insert("input".to_owned(), start.input.into());
         let mut attempt = 1;
         loop {
@@ -243,7 +243,7 @@ impl TurnStarter {
             true => "It was withdrawn; whether it started is unknown.",
         };
         let withdrawn = events::turn_rejected(session_id, queue_id, key, reason);
-        let (session_id, queue_id) = (session_id.to_owned(), queue_id.map(str::to_owned));
+        let (session_id, queue_id) = (session_id.clone(), queue_id.map(str::to_owned));
         self.core
             .record_durably(move |state| {
                 let queue_id = queue_id.as_deref();
@@ -266,7 +266,7 @@ struct Found {
 /// It reads the turns from the newest back, until one is older than `since`, RFC 3339.
 async fn find_turn(
     client: &Client,
-    thread_id: &str,
+    thread_id: &ThreadId,
     client_message_id: &str,
     since: &str,
 ) -> Result<Option<Found>, DaemonError> {

@@ -19,7 +19,7 @@ use crate::daemon::app_server::read_response::decode;
 use crate::daemon::app_server::record_on_reply::{Recorded, Waiter, recorded};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{IdempotencyKey, State, TurnEvent};
 
 /// How many submissions of unknown outcome are remembered, in case a later message names their turn.
@@ -35,7 +35,7 @@ pub(in crate::daemon) enum Progress {
     /// It was sent, and there is no response yet.
     Sent,
     /// It became this turn.
-    Accepted(String),
+    Accepted(TurnId),
     /// It became no turn, or its outcome is unknown.
     Over,
 }
@@ -43,7 +43,7 @@ pub(in crate::daemon) enum Progress {
 /// A turn that is submitted to the app-server.
 pub(in crate::daemon) struct Submission {
     pub(in crate::daemon) session_id: SessionId,
-    pub(in crate::daemon) thread_id: String,
+    pub(in crate::daemon) thread_id: ThreadId,
     /// The message ID that the app-server's records carry.
     pub(in crate::daemon) message_id: String,
     /// Its queue ID, when it waited.
@@ -52,7 +52,7 @@ pub(in crate::daemon) struct Submission {
     recorder: Recorder,
     progress: watch::Sender<Progress>,
     /// The submitter, which waits for the turn ID.
-    waiter: Mutex<Option<Waiter<String>>>,
+    waiter: Mutex<Option<Waiter<TurnId>>>,
 }
 
 impl Submission {
@@ -79,7 +79,7 @@ impl Submission {
     }
 
     /// Marks it as sent; returns the outcome to wait for, `None` when it was withdrawn.
-    pub(in crate::daemon) fn send(&self) -> Option<Recorded<String>> {
+    pub(in crate::daemon) fn send(&self) -> Option<Recorded<TurnId>> {
         self.progress.send_if_modified(|progress| {
             let is_first = *progress == Progress::Preparing;
             if is_first {
@@ -91,7 +91,7 @@ impl Submission {
     }
 
     /// The outcome to wait for: the turn ID, once its acceptance is on disk.
-    pub(in crate::daemon) fn outcome(&self) -> Recorded<String> {
+    pub(in crate::daemon) fn outcome(&self) -> Recorded<TurnId> {
         let (waiter, outcome) = recorded();
         let mut waiting = self.waiter();
         match &*self.progress.borrow() {
@@ -107,13 +107,13 @@ impl Submission {
 
     /// Records its turn, unless that is recorded already; `found` is the turn's status and whether it is the newest
     /// of its thread, where a search found it.
-    pub(in crate::daemon) fn accept(&self, turn_id: &str, found: Option<(&str, bool)>) {
+    pub(in crate::daemon) fn accept(&self, turn_id: &TurnId, found: Option<(&str, bool)>) {
         // Held until the acceptance was sent, so that it is in the log before what `outcome` finds.
         let mut waiting = self.waiter();
         let is_first = self.progress.send_if_modified(|progress| {
             let is_first = !matches!(progress, Progress::Accepted(_));
             if is_first {
-                *progress = Progress::Accepted(turn_id.to_owned());
+                *progress = Progress::Accepted(turn_id.clone());
             }
             is_first
         });
@@ -121,7 +121,7 @@ impl Submission {
             return;
         }
         let (session_id, thread_id, turn_id) =
-            (self.session_id.clone(), self.thread_id.clone(), turn_id.to_owned());
+            (self.session_id.clone(), self.thread_id.clone(), turn_id.clone());
         let (queue_id, idempotency) = (self.queue_id.clone(), self.key.clone());
         let status = found.map(|(status, _)| status.to_owned());
         let is_newest = found.map(|(_, is_newest)| is_newest);
@@ -144,7 +144,7 @@ impl Submission {
         waiter.record(&self.recorder, meaning);
     }
 
-    fn waiter(&self) -> MutexGuard<'_, Option<Waiter<String>>> {
+    fn waiter(&self) -> MutexGuard<'_, Option<Waiter<TurnId>>> {
         self.waiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,7 +165,7 @@ impl OnReply for Arc<Submission> {
 
 /// Whether a turn was begun by another client of the app-server, which adds input for a thread in which a turn runs to that
 /// turn: then the turn has a message of its user before ours.
-fn is_of_another_client(state: &State, thread_id: &str, turn_id: &str) -> bool {
+fn is_of_another_client(state: &State, thread_id: &ThreadId, turn_id: &TurnId) -> bool {
     let begun = state.turns.get(thread_id, turn_id).filter(|turn| turn.started_by.is_none());
     begun.is_some_and(|turn| turn.has_user_message)
 }
@@ -179,7 +179,7 @@ pub(in crate::daemon) struct Submissions {
 #[derive(Default)]
 struct Table {
     /// Those in progress, by thread.
-    under_way: HashMap<String, Arc<Submission>>,
+    under_way: HashMap<ThreadId, Arc<Submission>>,
     /// Those that ended with an unknown outcome, oldest first.
     unresolved: VecDeque<Arc<Submission>>,
 }
@@ -197,14 +197,14 @@ impl Submissions {
     pub(in crate::daemon) fn begin(
         self: &Arc<Self>,
         session_id: &SessionId,
-        thread_id: &str,
+        thread_id: &ThreadId,
         message_id: &str,
         queue_id: Option<&str>,
         key: Option<&IdempotencyKey>,
     ) -> UnderWay {
         let submission = Arc::new(Submission {
-            session_id: session_id.to_owned(),
-            thread_id: thread_id.to_owned(),
+            session_id: session_id.clone(),
+            thread_id: thread_id.clone(),
             message_id: message_id.to_owned(),
             queue_id: queue_id.map(str::to_owned),
             key: key.cloned(),
@@ -212,19 +212,19 @@ impl Submissions {
             progress: watch::Sender::new(Progress::Preparing),
             waiter: Mutex::default(),
         });
-        self.lock().under_way.insert(thread_id.to_owned(), Arc::clone(&submission));
+        self.lock().under_way.insert(thread_id.clone(), Arc::clone(&submission));
         UnderWay { submissions: Arc::clone(self), submission }
     }
 
     /// The submission in progress in a thread.
-    pub(in crate::daemon) fn in_thread(&self, thread_id: &str) -> Option<Arc<Submission>> {
+    pub(in crate::daemon) fn in_thread(&self, thread_id: &ThreadId) -> Option<Arc<Submission>> {
         self.lock().under_way.get(thread_id).cloned()
     }
 
     /// The submission whose message id an item carries, as the user's item does, and the turn of the item.
     ///
     /// `params` are those of `item/started` and `item/completed`.
-    pub(in crate::daemon) fn of_item(&self, params: &str) -> Option<(Arc<Submission>, String)> {
+    pub(in crate::daemon) fn of_item(&self, params: &str) -> Option<(Arc<Submission>, TurnId)> {
         let item = UserItem::read(params)?;
         let is_it = |submission: &Arc<Submission>| {
             submission.message_id == item.client_message_id() && submission.thread_id == item.thread_id
@@ -234,8 +234,7 @@ impl Submissions {
         let unresolved = unresolved.and_then(|index| table.unresolved.remove(index));
         let submission =
             unresolved.or_else(|| table.under_way.values().find(|other| is_it(other)).cloned())?;
-        let turn_id = item.turn_id.into_owned();
-        Some((submission, turn_id))
+        Some((submission, item.turn_id))
     }
 }
 
@@ -277,14 +276,14 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
         let submissions = Arc::new(Submissions::new(test_recorder.recorder.clone()));
-        let under_way = submissions.begin(&"session".into(), "thread", "message", None, None);
+        let under_way = submissions.begin(&"session".into(), &"thread".into(), "message", None, None);
         let submission = &under_way.submission;
         let early = submission.send().unwrap();
-        submission.accept("turn", None);
-        assert_eq!(early.committed().await.unwrap(), "turn");
+        submission.accept(&"turn".into(), None);
+        assert_eq!(early.committed().await.unwrap(), "turn".into());
         // Such as one that searched the thread while the item came.
-        submission.accept("turn", Some(("inProgress", true)));
-        assert_eq!(submission.outcome().committed().await.unwrap(), "turn");
+        submission.accept(&"turn".into(), Some(("inProgress", true)));
+        assert_eq!(submission.outcome().committed().await.unwrap(), "turn".into());
         let lines = test_recorder.recorder.view().log.recent(100);
         let accepted =
             lines.iter().filter(|line| line.json().windows(15).any(|part| part == b"\"turn.accepted\""));

@@ -15,6 +15,7 @@ use crate::daemon::queue::held::Retries;
 use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::settlement::{Verdict, read_thread};
 use crate::daemon::unsupported_methods::UnsupportedMethods;
+use crate::ids::{ThreadId, TurnId};
 use crate::state::{Turn, TurnEvent};
 
 /// How long the completion of a turn may come after its thread reported that it is idle; normally it is a few ms (measured).
@@ -58,14 +59,14 @@ impl Watched {
 /// The running turns, and their threads that report that they are idle.
 #[derive(Debug, Default)]
 struct Watch {
-    turns: HashMap<String, Watched>,
-    idle: HashMap<String, Instant>,
+    turns: HashMap<TurnId, Watched>,
+    idle: HashMap<ThreadId, Instant>,
 }
 
 /// Threads for which a task runs, so that only one runs per thread.
 #[derive(Clone)]
 struct UnderWay {
-    threads: Arc<Mutex<HashSet<String>>>,
+    threads: Arc<Mutex<HashSet<ThreadId>>>,
     /// Notified when a task ends: changes during the task were skipped, so the loop checks again.
     done: Arc<Notify>,
 }
@@ -132,14 +133,12 @@ impl TurnWatch {
 
     /// Starts the next turn of each queue whose thread is idle, unless the queue is held and no retry is due.
     fn start_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
-        let threads: Vec<String> = {
+        let threads: Vec<ThreadId> = {
             let state = self.core.state();
             let queued = state.queued_threads();
             retries.keep(&queued);
             let idle = queued.into_iter().filter(|thread_id| state.turns.running(thread_id).is_none());
-            idle.filter(|thread_id| retries.is_due(&state, thread_id, generation))
-                .map(str::to_owned)
-                .collect()
+            idle.filter(|thread_id| retries.is_due(&state, thread_id, generation)).cloned().collect()
         };
         for thread_id in threads {
             self.once(under_way, thread_id, async |watch, thread_id| {
@@ -149,7 +148,7 @@ impl TurnWatch {
                 if let Err(error) = watch.queue.start_next(&thread_id).await
                     && first() == before
                 {
-                    tracing::warn!(thread_id, %error, "could not start queued turn; will retry");
+                    tracing::warn!(%thread_id, %error, "could not start queued turn; will retry");
                     tokio::select! {
                         () = tokio::time::sleep(START_RETRY_DELAY) => {}
                         () = watch.core.stopping.cancelled() => {}
@@ -164,10 +163,10 @@ impl TurnWatch {
         let mut watch = self.watched();
         let Watch { turns, idle } = &mut *watch;
         let state = self.core.state();
-        let open: HashMap<&str, &Arc<Turn>> =
-            state.turns.open().map(|turn| (turn.turn_id.as_str(), turn)).collect();
-        turns.retain(|turn_id, _| open.contains_key(turn_id.as_str()));
-        let open_in_idle_threads: HashSet<&String> = state.turns.open_in_idle_threads().collect();
+        let open: HashMap<&TurnId, &Arc<Turn>> =
+            state.turns.open().map(|turn| (&turn.turn_id, turn)).collect();
+        turns.retain(|turn_id, _| open.contains_key(turn_id));
+        let open_in_idle_threads: HashSet<&ThreadId> = state.turns.open_in_idle_threads().collect();
         idle.retain(|thread_id, _| open_in_idle_threads.contains(thread_id));
         for thread_id in open_in_idle_threads {
             idle.entry(thread_id.clone()).or_insert_with(Instant::now);
@@ -185,7 +184,7 @@ impl TurnWatch {
 
     /// Checks the threads whose turns have been silent for too long, or that report that they are idle.
     fn check_due_threads(&self, under_way: &UnderWay) {
-        let due: HashSet<String> = {
+        let due: HashSet<ThreadId> = {
             let mut watch = self.watched();
             let Watch { turns, idle } = &mut *watch;
             let state = self.core.state();
@@ -206,14 +205,14 @@ impl TurnWatch {
                 if let Err(error) = watch.settle(&thread_id).await
                     && !watch.unsupported_methods.note(generation, &error)
                 {
-                    tracing::debug!(thread_id, %error, "failed to settle a turn");
+                    tracing::debug!(%thread_id, %error, "failed to settle a turn");
                 }
             });
         }
     }
 
     /// Reads a thread and records the ends of its turns that were not received.
-    async fn settle(&self, thread_id: &str) -> Result<(), DaemonError> {
+    async fn settle(&self, thread_id: &ThreadId) -> Result<(), DaemonError> {
         let client = self.core.current_client()?;
         let report = read_thread(&client, thread_id, &self.unsupported_methods).await?;
         let open: Vec<Arc<Turn>> = {
@@ -235,7 +234,7 @@ impl TurnWatch {
         if ended.is_empty() {
             return Ok(());
         }
-        let thread_id = thread_id.to_owned();
+        let thread_id = thread_id.clone();
         self.core
             .record_durably(move |state| {
                 let settled = ended.iter().filter_map(|(turn_id, status, error)| {
@@ -270,7 +269,7 @@ impl TurnWatch {
     }
 
     /// Spawns `work` for a thread, unless a task runs for it already.
-    fn once<F>(&self, under_way: &UnderWay, thread_id: String, work: impl FnOnce(Self, String) -> F)
+    fn once<F>(&self, under_way: &UnderWay, thread_id: ThreadId, work: impl FnOnce(Self, ThreadId) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {

@@ -22,7 +22,7 @@ use crate::http::error::ApiError;
 use crate::http::queries::WaitQuery;
 use crate::http::values::Input;
 use crate::http::{parse, response};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Session;
 
 /// A turn of the thread of a session; absent values are `null`.
@@ -31,13 +31,13 @@ use crate::state::Session;
 #[schemars(rename = "Turn")]
 pub(crate) struct TurnBody {
     /// The ID of the turn.
-    turn_id: String,
+    turn_id: TurnId,
     /// The session of the request; it shows all turns of its thread.
     session_id: SessionId,
     /// The session that started it; `null` if another client of the app-server did, or if that is unknown.
     started_by: Option<SessionId>,
     /// The ID of its thread.
-    thread_id: Option<String>,
+    thread_id: Option<ThreadId>,
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer value of the app-server.
     status: String,
     /// When it was accepted, RFC 3339, UTC, milliseconds.
@@ -59,7 +59,7 @@ impl TurnBody {
     fn new(session_id: &SessionId, turn: &TurnView) -> Self {
         Self {
             turn_id: turn.turn_id.clone(),
-            session_id: session_id.to_owned(),
+            session_id: session_id.clone(),
             started_by: turn.started_by.clone(),
             thread_id: Some(turn.thread_id.clone()),
             status: turn.status.clone(),
@@ -82,7 +82,7 @@ pub(crate) struct Accepted {
     accepted: bool,
     session: Arc<Session>,
     /// The turn; `null` while it is queued.
-    turn_id: Option<String>,
+    turn_id: Option<TurnId>,
     /// The ID in the queue, while it is queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_id: Option<String>,
@@ -157,7 +157,7 @@ pub(crate) async fn submit(
         // The session after the turn; a session that was removed meanwhile is returned as it was before.
         session = state.daemon.sessions.get(&session.session_id).unwrap_or(session);
     }
-    let subject = Subject::new(&session.session_id, turn_id.as_deref());
+    let subject = Subject::new(&session.session_id, turn_id.as_ref());
     let names = response::non_empty(ignored.clone());
     let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, ignored: names };
     Ok(response::with_ignored_header(
@@ -169,7 +169,7 @@ pub(crate) async fn submit(
 /// Returns one turn; with `wait` when it has ended.
 pub(crate) async fn read(
     State(state): State<AppState>,
-    ids: Result<Path<(SessionId, String)>, PathRejection>,
+    ids: Result<Path<(SessionId, TurnId)>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     // An ID that is not UTF-8 belongs to nothing.
@@ -214,7 +214,7 @@ pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Resu
     let (InterruptTurn { session_id, turn_id }, ignored) =
         Fields::read(body, state.body_limit()).await?.parse()?;
     let Interrupted { turn, pending, commands_ended, reason } =
-        state.daemon.turns.interrupt(&session_id, turn_id.as_deref()).await?;
+        state.daemon.turns.interrupt(&session_id, turn_id.as_ref()).await?;
     let body = InterruptAnswer {
         interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == TURN_INTERRUPTED),
         pending,
@@ -223,7 +223,7 @@ pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Resu
         commands_reason: reason,
         ignored: response::non_empty(ignored.clone()),
     };
-    let subject = Subject::new(&session_id, turn.as_ref().map(|turn| turn.turn_id.as_str()));
+    let subject = Subject::new(&session_id, turn.as_ref().map(|turn| &turn.turn_id));
     Ok(response::with_ignored_header(subject.attach_to(response::data(StatusCode::ACCEPTED, body)), &ignored))
 }
 

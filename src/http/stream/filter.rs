@@ -5,7 +5,7 @@ use memchr::memmem::Finder;
 use super::query::StreamQuery;
 use crate::daemon::DaemonError;
 use crate::http::app_state::SharedState;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::journal::Line;
 use crate::state::Event;
 
@@ -27,14 +27,15 @@ impl Filter {
     pub(super) fn for_query(state: &SharedState, query: &StreamQuery) -> Result<Self, DaemonError> {
         let session =
             query.session_id.as_ref().map(|session_id| state.daemon.sessions.get(session_id)).transpose()?;
-        Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
+        Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_ref())))
     }
 
     /// The filter of a query; `thread_id` is the thread of its session, if known.
-    pub(super) fn new(query: &StreamQuery, thread_id: Option<&str>) -> Self {
+    pub(super) fn new(query: &StreamQuery, thread_id: Option<&ThreadId>) -> Self {
         let about = query.session_id.as_ref().map(|session_id| {
             let session = Some(("sessionId", session_id.as_str()));
             // Events of sub-agents name the thread at their root.
+            let thread_id = thread_id.map(ThreadId::as_str);
             let threads = ["threadId", "rootThreadId"].into_iter().zip(thread_id.into_iter().cycle());
             session.into_iter().chain(threads).map(|(key, id)| finder(key, id)).collect()
         });
@@ -101,7 +102,7 @@ mod tests {
     }
 
     fn filter(query: &str, thread_id: Option<&str>) -> Filter {
-        Filter::new(&StreamQuery::parse(query).unwrap(), thread_id)
+        Filter::new(&StreamQuery::parse(query).unwrap(), thread_id.map(Into::into).as_ref())
     }
 
     #[test]

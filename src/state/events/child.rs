@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::preview;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
 
 event_types! {
@@ -104,7 +104,7 @@ event_types! {
             /// The session of the thread, if it is known.
             session_id: Option<SessionId>,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The MCP server.
             name: String,
             /// The error.
@@ -159,9 +159,9 @@ event_types! {
             /// Whether it is a request.
             is_request: Option<bool> = default skip_serializing_if,
             /// The thread that it names.
-            thread_id: Option<Option<String>> = default skip_serializing_if,
+            thread_id: Option<Option<ThreadId>> = default skip_serializing_if,
             /// The turn that it names.
-            turn_id: Option<Option<String>> = default skip_serializing_if,
+            turn_id: Option<Option<TurnId>> = default skip_serializing_if,
             /// The item that it names.
             item_id: Option<Option<String>> = default skip_serializing_if,
         } => Warn, format!("The app-server sent {bytes} bytes{message}.");

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::codex::protocol::notifications;
 use crate::codex::protocol::values::STREAM_STDERR;
+use crate::ids::{ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
 
 event_types! {
@@ -17,27 +18,27 @@ event_types! {
         /// A thread was started.
         "app-server.thread.started" => ThreadStarted {
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The thread that it descends from, when a sub-agent works in it.
-            parent_thread_id: Option<String> = default skip_serializing_if,
+            parent_thread_id: Option<ThreadId> = default skip_serializing_if,
         } => Info, format!("App-server thread {thread_id} started.");
         /// A thread changed between idle and active.
         "app-server.thread.status.changed" => ThreadStatusChanged {
             /// Its status, in the app-server's form.
             status: Value = default,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
         } => Info, format!("App-server thread {thread_id} changed status.");
         /// A turn runs.
         "app-server.turn.started" => TurnStarted {
             /// Its status, as the app-server reports it; normally `inProgress`.
             status: String = default,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
             /// The turn at the root, when this is the turn of a sub-agent.
-            root_turn_id: Option<String> = default skip_serializing_if,
+            root_turn_id: Option<TurnId> = default skip_serializing_if,
         } => Info, format!("App-server turn {turn_id} started.");
         /// A turn ended.
         "app-server.turn.completed" => TurnCompleted {
@@ -46,18 +47,18 @@ event_types! {
             /// `completed`, `interrupted`, `failed`, or a status of a later version.
             status: String,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
         } => Info, format!("App-server turn {turn_id} completed.");
         /// A turn met an error.
         "app-server.turn.error" => TurnError {
             /// The error, in the app-server's form.
             error: Option<Value> = default,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
             /// Whether the app-server retries by itself.
             will_retry: bool = default,
         } => Error, {
@@ -69,9 +70,9 @@ event_types! {
             /// The diff, in the app-server's form.
             diff: Value,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
         } => Info, format!("App-server diff updated for turn {turn_id}.");
         /// The plan of a turn.
         "app-server.turn.plan.updated" => TurnPlanUpdated {
@@ -80,9 +81,9 @@ event_types! {
             /// The steps, in the app-server's form.
             plan: Value,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
         } => Info, format!("App-server plan updated for turn {turn_id}.");
         /// A piece of a message of the agent.
         #[schemars(with = "DeltaDetail<String>")]
@@ -122,7 +123,7 @@ struct DeltaDetail<T> {
     /// The thread.
     thread_id: Value,
     /// The turn.
-    turn_id: String,
+    turn_id: TurnId,
 }
 
 /// A notification that is passed through.
@@ -146,18 +147,18 @@ pub enum PassedThrough {
     /// An item of a turn is complete.
     ItemCompleted {
         /// The thread.
-        thread_id: String,
+        thread_id: ThreadId,
         /// The turn.
-        turn_id: String,
+        turn_id: TurnId,
         /// The item, in the app-server's form.
         item: Value,
     },
     /// A turn used tokens.
     TokensUsed {
         /// The thread.
-        thread_id: String,
+        thread_id: ThreadId,
         /// The turn.
-        turn_id: String,
+        turn_id: TurnId,
         /// The usage, in the app-server's form.
         usage: Value,
     },
@@ -181,10 +182,12 @@ impl PassedThrough {
     fn try_read(detail: &Value) -> Option<Self> {
         let params = &detail["params"];
         let text = |key: &str| params[key].as_str().map(str::to_owned);
+        let thread_id = || params["threadId"].as_str().map(ThreadId::new);
+        let turn_id = || params["turnId"].as_str().map(TurnId::new);
         match detail["notificationMethod"].as_str()? {
             notifications::ITEM_COMPLETED => Some(Self::ItemCompleted {
-                thread_id: text("threadId")?,
-                turn_id: text("turnId")?,
+                thread_id: thread_id()?,
+                turn_id: turn_id()?,
                 item: params.get("item")?.clone(),
             }),
             notifications::RATE_LIMITS_UPDATED => Some(Self::RateLimits(params.get("rateLimits")?.clone())),
@@ -192,8 +195,8 @@ impl PassedThrough {
                 Some(Self::Account { auth_mode: text("authMode"), plan_type: text("planType") })
             }
             notifications::TOKEN_USAGE_UPDATED => Some(Self::TokensUsed {
-                thread_id: text("threadId")?,
-                turn_id: text("turnId")?,
+                thread_id: thread_id()?,
+                turn_id: turn_id()?,
                 usage: params.get("tokenUsage")?.clone(),
             }),
             _ => None,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{ResolvedBy, ServerRequest};
 
@@ -16,11 +16,11 @@ event_types! {
             /// The session that started the turn at the root; `null` when none did.
             session_id: Option<SessionId> = default,
             /// The thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The turn that waits for it.
-            turn_id: Option<String> = default,
+            turn_id: Option<TurnId> = default,
             /// The turn of the session.
-            root_turn_id: Option<String> = default,
+            root_turn_id: Option<TurnId> = default,
             /// Its record.
             request: Box<ServerRequest>,
         } => Warn, format!("The app-server asks {}; answer request {request_id}.", request.method);
@@ -37,11 +37,11 @@ event_types! {
             /// The session of its record; absent when there is no record, like the rest.
             session_id: Option<Option<SessionId>> = default skip_serializing_if,
             /// The thread.
-            thread_id: Option<Option<String>> = default skip_serializing_if,
+            thread_id: Option<Option<ThreadId>> = default skip_serializing_if,
             /// The turn.
-            turn_id: Option<Option<String>> = default skip_serializing_if,
+            turn_id: Option<Option<TurnId>> = default skip_serializing_if,
             /// The turn of the session.
-            root_turn_id: Option<Option<String>> = default skip_serializing_if,
+            root_turn_id: Option<Option<TurnId>> = default skip_serializing_if,
         } => Info, format!("Request {request_id} is resolved: {}", match (decision, reason) {
             (Some(decision), _) => format!("{decision}, by {}.", json!(resolved_by)),
             (None, Some(reason)) => reason.clone(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{Held, IdempotencyKey, Purpose, RequestPolicy, Session, Trust};
 
@@ -20,13 +20,13 @@ event_types! {
             /// The session.
             session_id: SessionId = default,
             /// The new thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The thread that never had a turn.
-            previous_thread_id: Option<String> = default,
+            previous_thread_id: Option<ThreadId> = default,
             /// Its record.
             session: Box<Session>,
         } => Info, {
-            let thread_id = thread_id.as_deref().unwrap_or_default();
+            let thread_id = thread_id.as_ref().map_or("", ThreadId::as_str);
             format!("Session {session_id} has a new thread {thread_id}: the old one never had a turn.")
         };
         /// It was decided whether the app-server may use the `.codex` in a session's directory.
@@ -34,7 +34,7 @@ event_types! {
             /// The session.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The directory, if it is known.
             cwd: Option<String> = default,
             /// What the app-server is told.
@@ -61,7 +61,7 @@ event_types! {
             /// The session.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The number of queued turns.
             waiting: usize = default,
             /// The reason.
@@ -72,7 +72,7 @@ event_types! {
             /// The session.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The reason, as a sentence.
             reason: String = default,
         } => Info, format!("The queue of session {session_id} continues: {reason}");
@@ -83,7 +83,7 @@ event_types! {
             /// The session.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
         } => Info, format!("Forgot session {session_id}, which was closed at {closed_at}.");
     }
 }
@@ -96,7 +96,7 @@ event_detail! {
         /// The session.
         session_id: SessionId = default,
         /// Its thread.
-        thread_id: Option<String> = default,
+        thread_id: Option<ThreadId> = default,
         /// Its record.
         session: Session,
         /// The settings passed to the app-server, by its own names.
@@ -143,7 +143,7 @@ fn held_text(session_id: &SessionId, waiting: usize, held: &Held) -> String {
 
 impl SessionOpened {
     fn text(&self, verb: &str) -> String {
-        let thread_id = self.thread_id.as_deref().unwrap_or_default();
+        let thread_id = self.thread_id.as_ref().map_or("", ThreadId::as_str);
         format!("{verb} session {} for thread {thread_id}.", self.session_id)
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
 use crate::state::{ChildStatus, IdempotencyKey, QueuedTurn};
 
@@ -16,9 +16,9 @@ event_types! {
             session_id: SessionId,
             /// Its thread.
             #[schemars(with = "String")]
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
             /// The status of a turn that was found later, as the app-server reports it.
             status: Option<String> = default skip_serializing_if,
             /// Whether the thread has no newer turn than the one that was found.
@@ -41,7 +41,7 @@ event_types! {
             /// The session.
             session_id: SessionId,
             /// Its thread.
-            thread_id: String = default,
+            thread_id: ThreadId = default,
             /// The `clientUserMessageId` with which it is sent.
             client_message_id: String,
             /// The queued turn that it is, if it is one.
@@ -65,7 +65,7 @@ event_types! {
             /// The session.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The queued turn.
             queue_id: String = default,
             /// Its position in the queue of the thread, from 1.
@@ -80,9 +80,9 @@ event_types! {
             /// A session of the thread.
             session_id: Option<SessionId> = default,
             /// The thread.
-            thread_id: String,
+            thread_id: ThreadId,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
             /// The item, in the app-server's form.
             item: Value,
         } => Info, {
@@ -94,9 +94,9 @@ event_types! {
             /// The session that started it, or another one of its thread.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String> = default,
+            thread_id: Option<ThreadId> = default,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
             /// Its status, as the app-server reports it.
             status: String,
             /// Why it failed, in the app-server's form, if that is known.
@@ -107,9 +107,9 @@ event_types! {
             /// The session that started it, or another one of its thread.
             session_id: SessionId,
             /// Its thread.
-            thread_id: Option<String>,
+            thread_id: Option<ThreadId>,
             /// The turn.
-            turn_id: String,
+            turn_id: TurnId,
             /// How long it has been silent.
             silent_seconds: u64,
         } => Warn, format!("Turn {turn_id} of session {session_id} has been silent for {silent_seconds} s.");
@@ -138,7 +138,7 @@ event_detail! {
         /// The session that started it, or another one of its thread.
         session_id: SessionId,
         /// Its thread.
-        thread_id: Option<String> = default,
+        thread_id: Option<ThreadId> = default,
         /// The number of bytes after the last newline of the connection.
         trailing_message_length: usize = default,
         /// What ended the connection, without its full stop.
@@ -146,7 +146,7 @@ event_detail! {
         /// Which part ended the connection, such as `stdout.end`.
         transport_close_source: String = default,
         /// The turn.
-        turn_id: String,
+        turn_id: TurnId,
         /// Its last status.
         turn_status_at_close: Option<String> = default,
     }

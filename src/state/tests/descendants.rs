@@ -40,12 +40,16 @@ fn session_of_the_root_turn_decides_for_its_sub_agents() {
             begun("grandchild", "g1", root("u")),
         ]);
         for (thread_id, turn_id) in [("t", "u"), ("child", "c1"), ("grandchild", "g1")] {
-            assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some(&"s".into()), "{thread_id}");
-            let root = state.descendants.root(thread_id, Some(turn_id));
-            assert_eq!((root.thread_id.as_str(), root.turn_id.as_deref()), ("t", Some("u")), "{thread_id}");
+            assert_eq!(
+                state.deciding_session(&thread_id.into(), Some(&turn_id.into())),
+                Some(&"s".into()),
+                "{thread_id}"
+            );
+            let root = state.descendants.root(&thread_id.into(), Some(&turn_id.into()));
+            assert_eq!((root.thread_id, root.turn_id), ("t".into(), Some("u".into())), "{thread_id}");
         }
-        assert_eq!(state.descendants.running("t", Some("u")).len(), 2);
-        assert_eq!(state.descendants.running("t", Some("other")), []);
+        assert_eq!(state.descendants.running(&"t".into(), Some(&"u".into())).len(), 2);
+        assert_eq!(state.descendants.running(&"t".into(), Some(&"other".into())), []);
         let registry = serde_json::to_string(&snapshot::RegistryFile::of(&state)).unwrap();
         let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
         assert_eq!(restored.descendants, state.descendants);
@@ -66,8 +70,8 @@ fn no_session_decides_for_descendants_of_a_turn_without_session() {
         begun("child", "c2", None),
     ];
     let state = folded(events);
-    assert_eq!(state.deciding_session("child", Some("c2")), None);
-    assert_eq!(state.descendants.root("child", Some("c2")).turn_id.as_deref(), Some("foreign"));
+    assert_eq!(state.deciding_session(&"child".into(), Some(&"c2".into())), None);
+    assert_eq!(state.descendants.root(&"child".into(), Some(&"c2".into())).turn_id, Some("foreign".into()));
 }
 
 #[test]
@@ -85,10 +89,10 @@ fn agents_that_call_each_other_keep_their_root() {
         collab("b", "b1", "b"),
     ]);
     for (thread_id, turn_id) in [("a", "a1"), ("b", "b1")] {
-        assert_eq!(state.descendants.root(thread_id, Some(turn_id)).thread_id, "t");
-        assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some(&"s".into()));
+        assert_eq!(state.descendants.root(&thread_id.into(), Some(&turn_id.into())).thread_id, "t".into());
+        assert_eq!(state.deciding_session(&thread_id.into(), Some(&turn_id.into())), Some(&"s".into()));
     }
-    assert_eq!(state.descendants.root("t", None).thread_id, "t");
+    assert_eq!(state.descendants.root(&"t".into(), None).thread_id, "t".into());
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn descendants_are_removed_with_the_last_session_of_their_root() {
     let thread = json!({ "threadId": "child", "parentThreadId": "t" });
     let mut events = vec![opened("s", "t"), ("app-server.thread.started", thread)];
     let state = folded(events.clone());
-    assert_eq!(state.descendants.root("child", None).thread_id, "t");
+    assert_eq!(state.descendants.root(&"child".into(), None).thread_id, "t".into());
     events.push(("session.closed", json!({ "sessionId": "s" })));
     events.push(("session.forgotten", json!({ "sessionId": "s" })));
     assert!(folded(events).descendants.is_empty());
@@ -119,9 +123,10 @@ fn turn_that_starts_before_its_thread_is_announced_is_known() {
         collab("t", "u", "child"),
         collab("t", "u", "other"),
     ];
-    let running =
-        |events: &[(&'static str, Value)]| folded(events.to_vec()).descendants.running("t", Some("u"));
-    assert_eq!(running(&events), [("child".to_owned(), "c1".to_owned())]);
+    let running = |events: &[(&'static str, Value)]| {
+        folded(events.to_vec()).descendants.running(&"t".into(), Some(&"u".into()))
+    };
+    assert_eq!(running(&events), [("child".into(), "c1".into())]);
     events.push((
         "app-server.turn.completed",
         json!({ "threadId": "child", "turnId": "c1", "status": "completed" }),

@@ -78,7 +78,7 @@ fn details_keep_every_digit() {
     let params = json!({ "threadId": "t", "turnId": "u", "item": long });
     let detail = json!({ "notificationMethod": "item/completed", "params": params });
     let item = long;
-    let (thread_id, turn_id) = ("t".to_owned(), "u".to_owned());
+    let (thread_id, turn_id) = ("t".into(), "u".into());
     let change = PassedThrough::ItemCompleted { thread_id, turn_id, item };
     let expected = EventDetail::from(NotificationEvent::Other(change));
     assert_eq!(EventDetail::read("app-server.notification", &detail), Some(expected));

@@ -11,10 +11,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{MAX_UNCLEAR_CHECKS, ThreadReport, Verdict};
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{EventDetail, Phase, SessionStatus, State};
 
 const THREAD: &str = "t";
+
+fn thread() -> ThreadId {
+    ThreadId::new(THREAD)
+}
 
 /// An event of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +49,8 @@ fn owner(turn: usize) -> Option<&'static str> {
     [Some("a"), Some("b"), None][turn % 3]
 }
 
-fn turn_id(turn: usize) -> String {
-    format!("turn-{turn}")
+fn turn_id(turn: usize) -> TurnId {
+    TurnId::new(format!("turn-{turn}"))
 }
 
 /// How it really ended.
@@ -85,9 +89,9 @@ fn event_of(turn: usize, delivery: Delivery) -> Option<(&'static str, Value)> {
 struct Model {
     state: State,
     seq: u64,
-    ends: Vec<(String, String)>,
+    ends: Vec<(TurnId, String)>,
     /// The turns that were open at some time; one whose first event is its end never was.
-    open: BTreeSet<String>,
+    open: BTreeSet<TurnId>,
     settled: usize,
 }
 
@@ -117,7 +121,7 @@ impl Model {
         let over_before = self.over();
         self.state.apply(self.seq, &format!("T{}", self.seq), "", Some(&event));
         for (turn_id, phase, status) in over_before {
-            let now = self.state.turns.get(THREAD, &turn_id).unwrap();
+            let now = self.state.turns.get(&thread(), &turn_id).unwrap();
             let ends = ["turn.settled", "app-server.turn.completed"];
             let may_change = phase == Phase::CutOff && ends.contains(&event_type);
             assert!(
@@ -130,26 +134,27 @@ impl Model {
         self.check();
     }
 
-    fn over(&self) -> Vec<(String, Phase, String)> {
-        let over = self.state.turns.of(THREAD).filter(|turn| turn.is_over());
+    fn over(&self) -> Vec<(TurnId, Phase, String)> {
+        let thread_id = thread();
+        let over = self.state.turns.of(&thread_id).filter(|turn| turn.is_over());
         over.map(|turn| (turn.turn_id.clone(), turn.phase, turn.status.clone())).collect()
     }
 
     /// Asserts what is true at any moment.
     fn check(&self) {
-        let running = self.state.turns.running(THREAD);
-        let shown = running.filter(|turn| turn.phase != Phase::Failing).map(|turn| turn.turn_id.as_str());
+        let running = self.state.turns.running(&thread());
+        let shown = running.filter(|turn| turn.phase != Phase::Failing).map(|turn| &turn.turn_id);
         for session in
-            self.state.sessions.in_thread(THREAD).filter(|session| session.status == SessionStatus::Active)
+            self.state.sessions.in_thread(&thread()).filter(|session| session.status == SessionStatus::Active)
         {
-            assert_eq!(session.current_turn_id.as_deref(), shown, "{}", session.session_id);
+            assert_eq!(session.current_turn_id.as_ref(), shown, "{}", session.session_id);
         }
-        for turn in self.state.turns.of(THREAD) {
+        for turn in self.state.turns.of(&thread()) {
             assert_eq!(turn.is_over(), turn.status != "inProgress", "{turn:?}");
             assert_eq!(turn.is_over(), turn.completed_at.is_some(), "{turn:?}");
         }
         let open = self.state.turns.open().count();
-        assert_eq!(open, self.state.turns.of(THREAD).filter(|turn| !turn.is_over()).count());
+        assert_eq!(open, self.state.turns.of(&thread()).filter(|turn| !turn.is_over()).count());
     }
 
     /// Checks the thread as often as the daemon does, when nothing runs in it any more, and settles the turns that have
@@ -225,15 +230,15 @@ proptest! {
         let count = ended.len();
         ended.dedup();
         prop_assert_eq!(ended.len(), count, "no turn ends twice: {:?}", model.ends);
-        for turn in model.state.turns.of(THREAD) {
+        for turn in model.state.turns.of(&thread()) {
             if turn.started_by.is_some() {
-                let number: usize = turn.turn_id.strip_prefix("turn-").unwrap().parse().unwrap();
+                let number: usize = turn.turn_id.as_str().strip_prefix("turn-").unwrap().parse().unwrap();
                 prop_assert_eq!(turn.started_by.as_ref().map(SessionId::as_str), owner(number));
             }
             prop_assert!(turn.is_over());
         }
         prop_assert_eq!(&ended, &model.open.iter().cloned().collect::<Vec<_>>(), "each open turn ended");
-        for session in model.state.sessions.in_thread(THREAD) {
+        for session in model.state.sessions.in_thread(&thread()) {
             prop_assert_eq!(&session.current_turn_id, &None);
             prop_assert_ne!(session.last_turn_status.as_deref(), Some("inProgress"));
         }
