@@ -82,4 +82,6 @@ ids! {
     ThreadId,
     /// The ID of a turn, which Codex makes.
     TurnId,
+    /// The ID of a server request, which codexd makes.
+    RequestId,
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::codex::protocol::{errors, notifications};
-use crate::codex::rpc::wire::{RequestId, RpcError};
+use crate::codex::rpc::wire::{RpcError, RpcId};
 use crate::codex::{AppServerEvent, EscapeFilter, Exit, Listener, Outline, redact};
 use crate::config::Config;
 use crate::daemon::codex_health::Codex;
@@ -90,7 +90,7 @@ impl EventHandler {
     }
 
     /// Opens a request of the app-server.
-    fn open_request(&mut self, id: RequestId, method: &str, params: Value) {
+    fn open_request(&mut self, id: RpcId, method: &str, params: Value) {
         let defaults = RequestDefaults {
             timeout: self.to.config.limits.request_timeout,
             has_other_clients: self.to.config.server.strategy.has_other_clients(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::codex::CallError;
 use crate::codex::protocol::errors;
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::ServerRequest;
 
 /// Why an operation failed.
@@ -53,7 +53,7 @@ pub enum DaemonError {
     },
     /// There is no server request with this ID.
     #[error("Unknown codexd request \"{0}\".")]
-    UnknownRequest(String),
+    UnknownRequest(RequestId),
     /// The server request was answered before, or the app-server no longer waits for it.
     #[error("Request \"{}\" is already resolved.", .0.request_id)]
     AlreadyResolved(Arc<ServerRequest>),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::codex::protocol::decisions::{self, DECLINE};
 use crate::codex::protocol::errors;
 use crate::codex::protocol::server_requests::is_answerable;
-use crate::codex::rpc::wire::{RequestId, RpcError};
+use crate::codex::rpc::wire::{RpcError, RpcId};
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
@@ -25,7 +25,7 @@ use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 use crate::daemon::skipped_items::SkippedItemReader;
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::server_requests::offered_decisions;
 use crate::state::{
     ChildEvent, RequestEvent, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State,
@@ -38,10 +38,10 @@ pub(super) enum FollowUp {
     /// A request that a client can answer: it is declined when it is due.
     WatchRequest {
         /// Its id.
-        request_id: String,
+        request_id: RequestId,
     },
     /// A request that no client can answer: it is refused at once.
-    RefuseRequest { generation: u64, id: RequestId, error: RpcError },
+    RefuseRequest { generation: u64, id: RpcId, error: RpcError },
     /// An item of a turn was skipped, and is read from the thread.
     ReadSkippedItems { thread_id: ThreadId, turn_id: TurnId },
 }
@@ -69,7 +69,7 @@ impl OpenRequests {
     pub(super) fn open(
         &self,
         generation: u64,
-        id: RequestId,
+        id: RpcId,
         method: &str,
         params: Value,
         defaults: RequestDefaults,
@@ -93,7 +93,7 @@ impl OpenRequests {
             });
         }
         let text = |key: &str| params[key].as_str().map(str::to_owned);
-        let request_id = format!("request-{}", uuid::Uuid::new_v4());
+        let request_id = RequestId::new(format!("request-{}", uuid::Uuid::new_v4()));
         let mut request = ServerRequest {
             request_id: request_id.clone(),
             method: method.to_owned(),
@@ -141,7 +141,7 @@ impl OpenRequests {
     }
 
     /// The request of an earlier connection that the app-server repeats: it asks the same for the same item.
-    fn find_repeated(&self, state: &State, request: &ServerRequest) -> Option<String> {
+    fn find_repeated(&self, state: &State, request: &ServerRequest) -> Option<RequestId> {
         let subject = |request: &ServerRequest| {
             let ids = (request.thread_id.clone(), request.turn_id.clone(), request.item_id.clone());
             (request.method.clone(), ids, request.params["approvalId"].clone())
@@ -157,7 +157,7 @@ impl OpenRequests {
     /// Claims a request; `None` when its end is recorded.
     ///
     /// While another caller ends it, this waits for the record, so that the later caller can get the decision.
-    async fn claim_or_wait(self: &Arc<Self>, request_id: &str) -> Option<Claim> {
+    async fn claim_or_wait(self: &Arc<Self>, request_id: &RequestId) -> Option<Claim> {
         loop {
             match self.claim(request_id) {
                 ClaimResult::Claimed(claim) => return Some(claim),
@@ -173,7 +173,7 @@ impl OpenRequests {
 }
 
 fn resolution(
-    request_id: String,
+    request_id: RequestId,
     resolved_by: ResolvedBy,
     decision: Option<Value>,
     reason: Option<&str>,
@@ -198,7 +198,7 @@ async fn wait_for_expiry(request: &ServerRequest, clock: impl Fn() -> Timestamp)
     match expires_at.parse() {
         Ok(expires_at) => time::reached(expires_at, clock).await,
         Err(error) => {
-            tracing::warn!(%error, request_id = request.request_id, "failed to parse expiresAt")
+            tracing::warn!(%error, request_id = %request.request_id, "failed to parse expiresAt")
         }
     }
 }
@@ -234,9 +234,9 @@ pub struct ServerRequests {
 
 impl ServerRequests {
     /// One request.
-    pub fn get(&self, request_id: &str) -> Result<Arc<ServerRequest>, DaemonError> {
+    pub fn get(&self, request_id: &RequestId) -> Result<Arc<ServerRequest>, DaemonError> {
         let known = self.core.state().requests.get(request_id).cloned();
-        known.ok_or_else(|| DaemonError::UnknownRequest(request_id.to_owned()))
+        known.ok_or_else(|| DaemonError::UnknownRequest(request_id.clone()))
     }
 
     /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
@@ -254,7 +254,7 @@ impl ServerRequests {
     /// Answers a request; the first answer counts, and it is on disk when this returns.
     pub async fn answer(
         &self,
-        request_id: &str,
+        request_id: &RequestId,
         given: RequestAnswer,
     ) -> Result<Arc<ServerRequest>, DaemonError> {
         let request = self.get(request_id)?;
@@ -276,7 +276,7 @@ impl ServerRequests {
         };
         self.core.require_storage()?;
         let requests = self.clone();
-        let request_id = request_id.to_owned();
+        let request_id = request_id.clone();
         self.core
             .run(async move {
                 let resolution = resolution(request_id.clone(), ResolvedBy::Client, decision, None);
@@ -332,7 +332,7 @@ impl ServerRequests {
         }
     }
 
-    async fn decline_when_due(self, request_id: String) {
+    async fn decline_when_due(self, request_id: RequestId) {
         let Some((by, reason)) = self.reason_to_decline(&request_id).await else { return };
         let Ok(request) = self.get(&request_id) else { return };
         let decision = Value::from(DECLINE);
@@ -346,7 +346,7 @@ impl ServerRequests {
     /// Waits until a request is to be declined without an answer, and why; `None` when it never is.
     ///
     /// The policy is that of the session that started the turn at the root, which may become known only later.
-    async fn reason_to_decline(&self, request_id: &str) -> Option<(ResolvedBy, String)> {
+    async fn reason_to_decline(&self, request_id: &RequestId) -> Option<(ResolvedBy, String)> {
         self.core.recorder.caught_up().await;
         let request = self.get(request_id).ok()?;
         let is_declined = |state: &State| {

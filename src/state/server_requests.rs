@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::codex::protocol::decisions;
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 
 /// How many resolved requests are remembered.
 const MAX_RESOLVED: usize = 500;
@@ -58,7 +58,7 @@ pub struct RequestPolicy {
 #[schemars(rename = "Request")]
 pub struct ServerRequest {
     /// Its id, which is never used again.
-    pub request_id: String,
+    pub request_id: RequestId,
     /// The method, as the app-server names it.
     pub method: String,
     /// Whether it still waits.
@@ -100,7 +100,7 @@ pub struct ServerRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     /// Which.
-    pub request_id: String,
+    pub request_id: RequestId,
     /// Who ended it.
     pub resolved_by: ResolvedBy,
     /// What was decided, if anything was.
@@ -126,13 +126,13 @@ pub fn offered_decisions(method: &str, params: &Value) -> Vec<Value> {
 #[derive(Debug, Clone, Default)]
 pub struct ServerRequests {
     records: BTreeMap<u64, Arc<ServerRequest>>,
-    by_id: HashMap<String, u64>,
+    by_id: HashMap<RequestId, u64>,
     next: u64,
 }
 
 impl ServerRequests {
     /// One request by its id.
-    pub fn get(&self, request_id: &str) -> Option<&Arc<ServerRequest>> {
+    pub fn get(&self, request_id: &RequestId) -> Option<&Arc<ServerRequest>> {
         self.records.get(self.by_id.get(request_id)?)
     }
 
@@ -163,7 +163,7 @@ impl ServerRequests {
     pub(super) fn resolve(
         &mut self,
         at: &str,
-        request_id: &str,
+        request_id: &RequestId,
         by: ResolvedBy,
         decision: Option<&Value>,
         reason: Option<&str>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// An ID chosen by the app-server; it is sent back unchanged.
-pub type RequestId = Box<RawValue>;
+pub type RpcId = Box<RawValue>;
 
 /// The error of a response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

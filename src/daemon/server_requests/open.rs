@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::codex::rpc::wire::RequestId;
+use crate::codex::rpc::wire::RpcId;
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
-use crate::ids::TurnId;
+use crate::ids::{RequestId, TurnId};
 use crate::state::{Resolution, ResolvedBy};
 
 /// A request that waits.
@@ -23,7 +23,7 @@ pub(in crate::daemon) struct OpenRequest {
     /// The connection over which it came.
     pub(in crate::daemon) generation: u64,
     /// Its id there.
-    pub(in crate::daemon) id: RequestId,
+    pub(in crate::daemon) id: RpcId,
     /// The turn that waits for it.
     pub(in crate::daemon) turn_id: Option<TurnId>,
 }
@@ -39,7 +39,7 @@ struct Waiting {
 /// The open requests; shared by the handlers of events and the use cases that answer.
 pub(in crate::daemon) struct OpenRequests {
     pub(super) recorder: Recorder,
-    table: Mutex<HashMap<String, Waiting>>,
+    table: Mutex<HashMap<RequestId, Waiting>>,
 }
 
 /// The result of claiming a request.
@@ -55,7 +55,7 @@ pub(in crate::daemon) enum ClaimResult {
 /// A claim on one request; dropped before [`Claim::recorded`], it leaves the request open.
 pub(in crate::daemon) struct Claim {
     requests: Arc<OpenRequests>,
-    request_id: String,
+    request_id: RequestId,
     open: OpenRequest,
     /// Dropped after the table was changed, so that those who wait see the change.
     _over: watch::Sender<()>,
@@ -86,22 +86,22 @@ impl OpenRequests {
         Self { recorder, table: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RequestId, Waiting>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a request.
-    pub(in crate::daemon) fn insert(&self, request_id: String, open: OpenRequest) {
+    pub(in crate::daemon) fn insert(&self, request_id: RequestId, open: OpenRequest) {
         self.lock().insert(request_id, Waiting { open, claimed: None });
     }
 
     /// Whether the request waits on a connection.
-    pub(in crate::daemon) fn is_open(&self, request_id: &str) -> bool {
+    pub(in crate::daemon) fn is_open(&self, request_id: &RequestId) -> bool {
         self.lock().contains_key(request_id)
     }
 
     /// Claims a request, unless another caller has.
-    pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &str) -> ClaimResult {
+    pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &RequestId) -> ClaimResult {
         let mut table = self.lock();
         let Some(waiting) = table.get_mut(request_id) else { return ClaimResult::Resolved };
         if let Some(claimed) = &waiting.claimed {
@@ -111,7 +111,7 @@ impl OpenRequests {
         waiting.claimed = Some(claimed);
         ClaimResult::Claimed(Claim {
             requests: Arc::clone(self),
-            request_id: request_id.to_owned(),
+            request_id: request_id.clone(),
             open: waiting.open.clone(),
             _over: over,
         })

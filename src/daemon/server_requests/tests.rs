@@ -10,15 +10,16 @@ use tempfile::TempDir;
 use super::super::tests::{TestRecorder, config};
 use super::open::{Claim, ClaimResult, OpenRequests};
 use super::{FollowUp, RequestDefaults, record_resolution, resolution, wait_for_expiry};
-use crate::codex::rpc::wire::RequestId;
+use crate::codex::rpc::wire::RpcId;
 use crate::daemon::recorder::handle::Recorder;
+use crate::ids::RequestId;
 use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
 
 /// A recorder with one request that waits.
 struct Stage {
     test_recorder: TestRecorder,
     open: Arc<OpenRequests>,
-    request_id: String,
+    request_id: RequestId,
     _directory: TempDir,
 }
 
@@ -27,7 +28,7 @@ impl Stage {
         let directory = TempDir::new().unwrap();
         let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
         let open = Arc::new(OpenRequests::new(test_recorder.recorder.clone()));
-        let id: RequestId = serde_json::from_str("7").unwrap();
+        let id: RpcId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });
         let method = "item/commandExecution/requestApproval";
         let defaults = RequestDefaults { timeout: Duration::from_secs(600), has_other_clients: false };

@@ -21,7 +21,7 @@ use crate::daemon::recorder::input::Input;
 use crate::daemon::server_requests::open::OpenRequests;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::corrections::read_turns;
-use crate::ids::ThreadId;
+use crate::ids::{RequestId, ThreadId};
 use crate::state::{Phase, ServerRequest, Session, SessionStatus, State};
 
 /// How long there may be no connection before the open turns count as cut off.
@@ -130,8 +130,8 @@ impl Reconnect {
     }
 
     /// Ends the requests of earlier connections that the app-server does not repeat: it no longer waits for them.
-    async fn end_requests_not_repeated(&self, client: &Client, requests: Vec<String>) {
-        let is_open = |request_id: &String| self.open.is_open(request_id);
+    async fn end_requests_not_repeated(&self, client: &Client, requests: Vec<RequestId>) {
+        let is_open = |request_id: &RequestId| self.open.is_open(request_id);
         let deadline = Instant::now() + REPEAT_TIMEOUT;
         while !requests.iter().all(is_open) && Instant::now() < deadline {
             tokio::time::sleep(REPEAT_TIMEOUT / 40).await;
@@ -139,7 +139,7 @@ impl Reconnect {
         if self.core.client_of_generation(client.generation()).is_none() {
             return;
         }
-        let over: Vec<String> = requests.into_iter().filter(|request_id| !is_open(request_id)).collect();
+        let over: Vec<RequestId> = requests.into_iter().filter(|request_id| !is_open(request_id)).collect();
         self.core.recorder.send(Input::Build(Box::new(move |state| {
             let pending = state.requests.pending().filter(|request| over.contains(&request.request_id));
             pending.map(|request| events::request_cut_off(request)).collect()

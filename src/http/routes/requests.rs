@@ -18,6 +18,7 @@ use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::http::queries::RequestQuery;
 use crate::http::{parse, response};
+use crate::ids::RequestId;
 use crate::state::ServerRequest;
 
 /// One request.
@@ -48,7 +49,7 @@ pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Resp
 /// Returns one request.
 pub(crate) async fn read(
     State(state): State<AppState>,
-    request_id: Result<Path<String>, PathRejection>,
+    request_id: Result<Path<RequestId>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let request = state.daemon.requests.get(&decode_id(request_id)?)?;
     Ok(response::data(StatusCode::OK, OneRequest { request, ignored: None }))
@@ -57,7 +58,7 @@ pub(crate) async fn read(
 /// Answers one request.
 pub(crate) async fn respond(
     State(state): State<AppState>,
-    request_id: Result<Path<String>, PathRejection>,
+    request_id: Result<Path<RequestId>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let request_id = decode_id(request_id)?;
@@ -90,8 +91,8 @@ pub(crate) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer
     parse_answer(Fields::from(message)).map(|(answer, _)| answer)
 }
 
-fn decode_id(request_id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+fn decode_id(request_id: Result<Path<RequestId>, PathRejection>) -> Result<RequestId, ApiError> {
     // An ID that is not UTF-8 belongs to no request.
     let id = request_id.map(|Path(request_id)| request_id);
-    id.map_err(|_| DaemonError::UnknownRequest("(not UTF-8)".to_owned()).into())
+    id.map_err(|_| DaemonError::UnknownRequest(RequestId::new("(not UTF-8)")).into())
 }

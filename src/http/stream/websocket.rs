@@ -35,6 +35,7 @@ use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::routes::requests;
 use crate::http::stream::subscribers::Transport;
+use crate::ids::RequestId;
 use crate::journal::{CursorExpired, Line, push_on_one_line};
 
 /// The maximum size of a client message, in bytes.
@@ -384,7 +385,7 @@ async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
 
 /// Answers a request of the app-server, like `POST /v1/codexd/requests/:request_id`.
 async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
-    let request_id = message.get("requestId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let request_id = RequestId::new(message.get("requestId").and_then(Value::as_str).unwrap_or_default());
     let resolved = match requests::parse_message(message) {
         Ok(answer) => state.daemon.requests.answer(&request_id, answer).await.map_err(ApiError::from),
         Err(error) => Err(error),
@@ -394,7 +395,7 @@ async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
         Err(error) => {
             let mut reply = error.to_json();
             reply["type"] = "error".into();
-            reply["requestId"] = request_id.into();
+            reply["requestId"] = request_id.as_str().into();
             frame(&reply)
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{ResolvedBy, ServerRequest};
 
@@ -12,7 +12,7 @@ event_types! {
         /// The app-server sent a request that a client can answer.
         "request.opened" => Opened {
             /// The request.
-            request_id: String = default,
+            request_id: RequestId = default,
             /// The session that started the turn at the root; `null` when none did.
             session_id: Option<SessionId> = default,
             /// The thread.
@@ -27,7 +27,7 @@ event_types! {
         /// A server request was answered, or is no longer needed.
         "request.resolved" => Resolved {
             /// The request.
-            request_id: String,
+            request_id: RequestId,
             /// Who resolved it.
             resolved_by: ResolvedBy,
             /// The decision, if there is one.
