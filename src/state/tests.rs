@@ -1,5 +1,6 @@
 mod descendants;
 mod events;
+mod turns;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -131,9 +131,11 @@ impl State {
                     Some((_, false)) => TurnPosition::Older,
                     _ => TurnPosition::Newest,
                 };
+                // The ID of the record, whose text is shared.
+                let owner = self.sessions.get(session_id).map(|session| session.session_id.clone());
                 turns.update(at, thread_id, turn_id, place, |turn| {
                     if !steered && turn.started_by.is_none() {
-                        turn.started_by = Some(session_id.clone());
+                        turn.started_by = owner;
                     }
                     if let Some((status, _)) = found.filter(|(status, _)| *status != TURN_IN_PROGRESS) {
                         turn.end(time, Phase::Ended, status, None);

@@ -304,7 +304,10 @@ impl Turns {
         position: TurnPosition,
         change: impl FnOnce(&mut Turn),
     ) {
-        let turns = self.by_thread.entry(thread_id.clone()).or_default();
+        let entry = self.by_thread.entry(thread_id.clone());
+        // The text of the key, which all turns of the thread share.
+        let thread_id = entry.key().clone();
+        let turns = entry.or_default();
         let known = turns.iter().rposition(|turn| turn.turn_id == *turn_id);
         let mut turn = known.and_then(|known| turns.remove(known)).unwrap_or_else(|| {
             Arc::new(Turn {
@@ -349,11 +352,11 @@ impl Turns {
         {
             turns.remove(oldest);
         }
-        if is_open(&self.by_thread, thread_id) {
-            self.open.insert(thread_id.clone());
+        if is_open(&self.by_thread, &thread_id) {
+            self.open.insert(thread_id);
         } else {
-            self.open.remove(thread_id);
-            self.idle.remove(thread_id);
+            self.open.remove(&thread_id);
+            self.idle.remove(&thread_id);
         }
     }
 }
