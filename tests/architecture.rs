@@ -101,6 +101,7 @@ fn process_starts(source: &Source) -> Vec<String> {
     let app_server = [
         "src/codex/process/child.rs",
         "src/codex/process/detached.rs",
+        "src/codex/process/version.rs",
         "src/codex/process/guard.rs",
         "src/codex/process/reaper.rs",
     ];

@@ -37,6 +37,7 @@ pub(crate) use process::stderr_tail::ERROR_OUTPUT_LABEL;
 pub(crate) use process::stderr_tail::StderrTail;
 pub use process::stop_pace::StopPace;
 pub use process::sweep::end_leftover;
+pub use process::version::{VersionQuery, VersionReader};
 pub use redact::redact;
 pub use rpc::call_error::CallError;
 pub use rpc::client::{Client, Wait};

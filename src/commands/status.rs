@@ -109,7 +109,7 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
         Some(true) => "fail in the current state of Codex".to_owned(),
         _ => format!("rejected: {}", text(&service["notReadyReason"])),
     };
-    vec![
+    let mut rows = vec![
         ("codexd", format!("running, PID {}, since {}", text(&daemon["pid"]), text(&daemon["startedAt"]))),
         ("version", text(&snapshot["config"]["version"])),
         ("address", text(&service["resolvedBaseUrl"])),
@@ -123,7 +123,10 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
         ("sessions", sessions(&snapshot["sessionRegistry"])),
         ("logs", text(&paths["logsDir"])),
         ("state", text(&paths["stateDir"])),
-    ]
+    ];
+    let notes = codex["notes"].as_array().into_iter().flatten();
+    rows.extend(notes.map(|note| ("note", text(note))));
+    rows
 }
 
 /// Describes the state of Codex with the daemon's message and the command that fixes it.
@@ -164,6 +167,9 @@ fn child(child: &Value) -> String {
     let mut parts = vec![text(&child["status"])];
     if let Some(pid) = child["pid"].as_u64() {
         parts.push(format!("PID {pid}"));
+    }
+    if let Some(version) = child["version"].as_str() {
+        parts.push(format!("Codex {version}"));
     }
     if let Some(error) = child["lastError"].as_str() {
         parts.push(error.to_owned());

@@ -30,6 +30,10 @@ pub struct Metrics {
     pub child_memory: Option<u64>,
     /// Where the app-server is between one start and the next.
     pub child_phase: ChildPhase,
+    /// The version of Codex that runs; empty when none does.
+    pub codex_version: String,
+    /// The version of the installed Codex; empty when it is not known.
+    pub installed_version: String,
     /// How Codex is.
     pub codex: CodexState,
     /// How often the app-server was lost or could not be started, in total.
@@ -86,6 +90,8 @@ impl Daemon {
             memory: None,
             child_memory: None,
             child_phase,
+            codex_version: state.daemon.child.version.clone().unwrap_or_default(),
+            installed_version: self.core.codex.installed_version().unwrap_or_default(),
             codex: self.core.codex_health().state,
             child_restarts: turn_metrics.restarts(),
             active_sessions: (state.sessions.len() - closed_sessions) as u64,

@@ -48,6 +48,7 @@ pub use metrics::Metrics;
 pub use recorder::recovery::{OpenError, StateDirectories};
 pub use server_requests::RequestAnswer;
 pub use sessions::CreateSession;
+pub use status::app_server::AppServerView;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use trust::TrustChoice;
 pub use turns::contents::TurnView;

@@ -1,5 +1,6 @@
 //! Readiness, the status snapshot and the view of one session.
 
+pub(in crate::daemon) mod app_server;
 pub(in crate::daemon) mod view;
 
 use std::sync::Arc;
@@ -146,7 +147,7 @@ impl Daemon {
                 events: recent.iter().map(event).collect(),
             },
             account: daemon.account.clone(),
-            daemon: DaemonView::of(&self.core.config, daemon),
+            daemon: DaemonView::of(&self.core.config, daemon, self.core.codex.installed_version()),
             session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
             through,
         }

@@ -22,7 +22,7 @@ use super::queries::{CloseQuery, RequestQuery, SessionQuery, WaitQuery};
 use super::response::Envelope;
 use super::route::{EVENT_STREAM, Route};
 use super::routes::service::StatusView;
-use super::routes::{describe, health, metrics, requests, sessions, turns};
+use super::routes::{app_server, describe, health, metrics, requests, sessions, turns};
 use super::{openapi, response, stream, web};
 use crate::daemon::SessionView;
 
@@ -359,6 +359,14 @@ pub(super) const ROUTES: &[Route] = &[
             "Interrupt the turn in progress in a session.",
         )
     },
+    extension(
+        "GET",
+        "/v1/codexd/app-server",
+        "readAppServer",
+        || get(app_server::read),
+        data::<app_server::OneAppServer>,
+        "Read the app-server: its version, the installed version and its account.",
+    ),
     Route {
         errors: &[CALL_ERRORS],
         ..extension(

@@ -50,6 +50,8 @@ pub struct ChildState {
     pub status: ChildStatus,
     /// Its PID while it runs.
     pub pid: Option<u32>,
+    /// The version of Codex that it reports while it is connected.
+    pub version: Option<String>,
     /// RFC 3339, UTC, milliseconds.
     pub started_at: Option<String>,
     /// RFC 3339, UTC, milliseconds.

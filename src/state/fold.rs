@@ -10,6 +10,7 @@ use super::private::{IdempotencyKey, QueuedTurn, SessionMoment, StoredResponse};
 use super::records::State;
 use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
+use crate::codex::protocol::versions;
 use crate::ids::SessionId;
 
 /// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
@@ -112,7 +113,7 @@ impl State {
                     ..ChildState::default()
                 };
             }
-            ChildEvent::Connected { generation, .. } => {
+            ChildEvent::Connected { generation, user_agent, .. } => {
                 if child.status == ChildStatus::External {
                     child.started_at = now();
                     child.state = ChildPhase::External;
@@ -121,6 +122,8 @@ impl State {
                     child.state = ChildPhase::Running;
                 }
                 child.generation = *generation;
+                let agent = user_agent.as_ref().and_then(serde_json::Value::as_str);
+                child.version = agent.and_then(versions::in_user_agent).map(str::to_owned);
                 child.last_error = None;
                 child.next_start_at = None;
                 child.stderr_tail.clear();
@@ -142,6 +145,7 @@ impl State {
                     false => (ChildStatus::Failed, ChildPhase::Backoff),
                 };
                 child.pid = None;
+                child.version = None;
                 child.exited_at = now();
                 child.exit_code = *code;
                 child.signal.clone_from(signal);
@@ -158,6 +162,7 @@ impl State {
             }
             ChildEvent::ConnectFailed { .. } | ChildEvent::TransportClosed { .. } => {
                 child.last_error = Some(message.to_owned());
+                child.version = None;
                 if child.state == ChildPhase::External {
                     child.state = ChildPhase::Backoff;
                 }

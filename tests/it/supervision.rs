@@ -7,6 +7,7 @@ mod restarts;
 #[cfg(target_os = "linux")]
 mod soak;
 mod unresponsive;
+mod versions;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

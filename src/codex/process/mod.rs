@@ -35,6 +35,7 @@ pub(super) mod stop_pace;
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
+pub(super) mod version;
 
 #[cfg(target_os = "linux")]
 pub(super) use linux as platform;

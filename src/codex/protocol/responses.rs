@@ -168,6 +168,32 @@ impl Account {
     }
 }
 
+/// The account, as `account/read` answers; it has no secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRead {
+    /// Its kind, such as `chatgpt` or `apiKey`; `null` when there is none.
+    pub r#type: Option<String>,
+    /// Its plan.
+    pub plan_type: Option<String>,
+    /// Whether the model needs an account of OpenAI.
+    pub requires_openai_auth: Option<bool>,
+}
+
+impl AccountRead {
+    /// Reads the answer; `None` when it cannot be decoded.
+    pub fn read(answer: &Value) -> Option<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let account = &answer["account"];
+        let requires_openai_auth = answer["requiresOpenaiAuth"].as_bool();
+        let read = Self {
+            r#type: text(&account["type"]),
+            plan_type: text(&account["planType"]),
+            requires_openai_auth,
+        };
+        (account.is_object() || requires_openai_auth.is_some()).then_some(read)
+    }
+}
+
 /// The user agent in the answer to `initialize`, which has the version.
 pub fn user_agent(answer: &Value) -> &str {
     answer["userAgent"].as_str().unwrap_or_default()

@@ -3,6 +3,15 @@
 /// The oldest Codex that codexd works with: the first that repeats the id of a user's message, without which a turn
 /// could be run twice.
 pub const MINIMUM: [u64; 3] = [0, 140, 0];
+/// The oldest Codex for `--server-strategy shared`: the first whose terminal joins the app-server at the control socket.
+pub const MINIMUM_SHARED: [u64; 3] = [0, 160, 0];
+/// The newest Codex that codexd was tested with.
+pub const NEWEST_TESTED: [u64; 3] = [0, 171, 0];
+/// The oldest Codex that works, shared with a terminal or not.
+pub fn minimum(is_shared: bool) -> [u64; 3] {
+    if is_shared { MINIMUM_SHARED } else { MINIMUM }
+}
+
 /// The first version, as major and minor, that reports the client ID of a turn (`clientUserMessageId`,
 /// `clientId`).
 pub const REPEATS_MESSAGE_ID: (u64, u64) = (0, 140);
@@ -18,6 +27,21 @@ pub const LOGIN_COMMAND: &str = "codex login";
 /// The version in a user agent, in which it follows our own name: `name/0.169.0 (…) …`.
 pub fn in_user_agent(agent: &str) -> Option<&str> {
     agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next())
+}
+
+/// What a program is asked for its version with.
+pub const VERSION_FLAG: &str = "--version";
+
+/// The version in what Codex prints when it is asked for it, such as `codex-cli 0.171.0`; `None` for another program.
+pub fn in_output(output: &str) -> Option<&str> {
+    let line = output.lines().next()?;
+    let version = line.strip_prefix("codex-cli ").or_else(|| line.strip_prefix("codex "))?.trim();
+    numbers(version).map(|_| version)
+}
+
+/// Three numbers as a version.
+pub fn text([major, minor, patch]: [u64; 3]) -> String {
+    format!("{major}.{minor}.{patch}")
 }
 
 /// The three numbers of a version, without what follows a dash or a plus.
@@ -49,6 +73,11 @@ mod tests {
         assert_eq!(version("codexd/0.1000.0-alpha.3 (x)"), Some([0, 1000, 0]));
         assert_eq!(version("codexd/new"), None);
         assert_eq!(version("codexd"), None);
+        assert_eq!(in_output("codex-cli 0.171.0\n"), Some("0.171.0"));
+        assert_eq!(in_output("codex-cli 0.172.0-alpha.3"), Some("0.172.0-alpha.3"));
+        for other in ["v22.1.0", "codex-cli", "codex-cli new", "Usage: codex-cli 0.1.0", ""] {
+            assert_eq!(in_output(other), None, "{other}");
+        }
         assert!(is_older("0.139.9", REPEATS_MESSAGE_ID) && !is_older("0.140.0-alpha.1", REPEATS_MESSAGE_ID));
         assert!(!is_older("new", REPEATS_MESSAGE_ID));
     }

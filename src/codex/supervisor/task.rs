@@ -26,6 +26,7 @@ use crate::codex::process::limits::POOL;
 use crate::codex::process::platform;
 use crate::codex::process::reaper::ChildRegistry;
 use crate::codex::process::stop_pace::{StopPace, is_stop_requested, stop_requested};
+use crate::codex::process::version::VersionReader;
 use crate::time;
 
 /// How long the first listing of the machine's processes may take, before the first app-server starts.
@@ -35,6 +36,7 @@ const PROCESS_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Supervisor {
     availability: watch::Receiver<Availability>,
+    children: ChildRegistry,
     /// Generations up to this one are to be replaced.
     retired: watch::Sender<u64>,
     task: JoinHandle<()>,
@@ -61,6 +63,7 @@ impl Supervisor {
         };
         let preexisting_children = Vec::new();
         let (retired, generations) = watch::channel(0);
+        let registry = children.clone();
         let task = SupervisorTask {
             plan,
             backlog,
@@ -71,12 +74,17 @@ impl Supervisor {
             preexisting_children,
             retired: generations,
         };
-        Self { availability, retired, task: tokio::spawn(task.run(pace)) }
+        Self { availability, children: registry, retired, task: tokio::spawn(task.run(pace)) }
     }
 
     /// The current availability of the app-server and its changes.
     pub fn availability(&self) -> watch::Receiver<Availability> {
         self.availability.clone()
+    }
+
+    /// Asks a program for its version; its process is not mistaken for a process that an app-server left behind.
+    pub fn version_reader(&self) -> VersionReader {
+        VersionReader(self.children.clone())
     }
 
     /// Ends the app-server of this generation, or the delay after its end, and starts the next generation at once.

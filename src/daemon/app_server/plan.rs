@@ -125,7 +125,7 @@ impl Start {
 }
 
 /// What the app-server does not get of our environment.
-fn removed_environment() -> Vec<String> {
+pub(in crate::daemon) fn removed_environment() -> Vec<String> {
     // The path of the token file: a model's commands have no use for it.
     let names = std::iter::once(settings::AUTH_TOKEN_FILE).chain(environment::THREAD_VARIABLES);
     names.map(str::to_owned).collect()

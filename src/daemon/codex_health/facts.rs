@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::files::Stamp;
 use crate::codex::protocol::errors::{self, ConnectionError};
-use crate::codex::protocol::responses::{self, Account};
+use crate::codex::protocol::responses::{self, Account, AccountRead};
 use crate::codex::protocol::{notifications, values, versions};
 use crate::codex::{ERROR_OUTPUT_LABEL, redact};
 use crate::ids::TurnId;
@@ -36,8 +36,11 @@ pub(in crate::daemon) struct RefusedCall {
 pub(in crate::daemon) struct Facts {
     /// The generation that reported it.
     pub(in crate::daemon) generation: u64,
-    pub(in crate::daemon) version: Option<[u64; 3]>,
+    /// Its user agent, which has its version.
+    pub(in crate::daemon) user_agent: Option<String>,
     pub(in crate::daemon) account: Account,
+    /// The answer to `account/read`.
+    pub(in crate::daemon) account_read: Option<AccountRead>,
     /// Why it refuses its configuration.
     pub(in crate::daemon) config: Option<String>,
     /// The last call that it refused because of its configuration, until such a call succeeds or the file changes.
@@ -53,6 +56,16 @@ pub(in crate::daemon) struct Facts {
 }
 
 impl Facts {
+    /// Its version as it reports it.
+    pub(in crate::daemon) fn version(&self) -> Option<&str> {
+        versions::in_user_agent(self.user_agent.as_deref()?)
+    }
+
+    /// The numbers of its version.
+    pub(in crate::daemon) fn version_numbers(&self) -> Option<[u64; 3]> {
+        versions::numbers(self.version()?)
+    }
+
     /// Why it refuses its configuration, reported at its start or in the answer to a call.
     pub(in crate::daemon) fn refused_configuration(&self) -> Option<&str> {
         self.config.as_deref().or_else(|| self.refused_call.as_ref().map(|call| call.reason.as_str()))
@@ -92,12 +105,15 @@ impl SharedFacts {
     }
 
     pub(in crate::daemon) fn connected(&self, generation: u64, info: &Value) {
-        self.of(generation).version = versions::numbers_in_user_agent(responses::user_agent(info));
+        let agent = responses::user_agent(info);
+        self.of(generation).user_agent = (!agent.is_empty()).then(|| agent.to_owned());
     }
 
     /// Stores the answer to `account/read`.
     pub(in crate::daemon) fn account(&self, generation: u64, answer: &Value) {
-        self.of(generation).account = Account::read(answer);
+        let mut known = self.of(generation);
+        known.account = Account::read(answer);
+        known.account_read = AccountRead::read(answer);
     }
 
     /// Stores that a call was refused because of the configuration.
@@ -135,7 +151,9 @@ impl SharedFacts {
 
     /// Forgets the account until it is read again.
     fn forget_account(&self, generation: u64) {
-        self.of(generation).account = Account::Unknown;
+        let mut known = self.of(generation);
+        known.account = Account::Unknown;
+        known.account_read = None;
     }
 
     /// Whether the app-server should be started again, because its login is refused as often as it is: it keeps the

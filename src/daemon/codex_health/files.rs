@@ -18,12 +18,16 @@ use crate::codex::protocol::environment;
 const MAX_AUTH_BYTES: u64 = 1024 * 1024;
 
 /// Identifies a version of a file; `None` for a file that does not exist.
+///
+/// With the time of its last change of any kind: npm sets the time of the content of every file to the same value.
 pub(in crate::daemon) type Stamp = Option<(u64, i64, i64, u64)>;
+/// The file of a program, and its version.
+pub(in crate::daemon) type ProgramFile = (PathBuf, Stamp);
 
 /// What the app-server has read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct AtStart {
-    program: Option<(PathBuf, Stamp)>,
+    program: Option<ProgramFile>,
     config: Stamp,
     /// The configuration without symlinks, which is how Codex names it.
     config_path: Option<PathBuf>,
@@ -77,7 +81,7 @@ impl Files {
     /// app-server.
     pub(in crate::daemon) fn note_start(&self, program: Option<&Path>) -> bool {
         let now = AtStart {
-            program: program.map(|path| (path.to_owned(), stamp(path))),
+            program: program.map(program_file),
             config: self.config_stamp(),
             config_path: self
                 .codex_home
@@ -89,6 +93,11 @@ impl Files {
         let mut at_start = self.at_start.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *at_start, now);
         before.auth.content != at_start.auth.content
+    }
+
+    /// The program that the app-server was started from.
+    pub(in crate::daemon) fn program_at_start(&self) -> Option<ProgramFile> {
+        self.at_start.lock().unwrap_or_else(PoisonError::into_inner).program.clone()
     }
 
     /// The state of the configuration as it is now.
@@ -110,8 +119,7 @@ impl Files {
         let before = self.at_start.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let auth = self.auth(before.auth);
         Changes {
-            program: program.is_some()
-                && before.program != program.map(|path| (path.to_owned(), stamp(path))),
+            program: program.is_some() && before.program != program.map(program_file),
             config: before.config != self.config_stamp(),
             auth: before.auth.content != auth.content,
             account: before.auth.identity != auth.identity,
@@ -135,8 +143,13 @@ impl Files {
     }
 }
 
+/// The file of a program as it is now; blocks.
+pub(in crate::daemon) fn program_file(path: &Path) -> ProgramFile {
+    (path.to_owned(), stamp(path))
+}
+
 fn stamp(path: &Path) -> Stamp {
-    let of = |about: Metadata| (about.len(), about.mtime(), about.mtime_nsec(), about.ino());
+    let of = |about: Metadata| (about.len(), about.ctime(), about.ctime_nsec(), about.ino());
     fs::metadata(path).ok().map(of)
 }
 

@@ -6,12 +6,14 @@
 //! The task in [`watch`] keeps it current: it reads the account after each start, restarts the app-server where only that
 //! helps, and records each change as an event.
 
-mod facts;
+pub(in crate::daemon) mod facts;
 #[expect(
     clippy::disallowed_methods,
     reason = "it is called on a thread of a pool, and by what starts the process on one"
 )]
 mod files;
+mod installed;
+mod installed_check;
 pub(in crate::daemon) mod watch;
 
 use schemars::JsonSchema;
@@ -19,7 +21,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, RwLock};
 
 use crate::codex::protocol::responses::Account;
-use crate::codex::protocol::versions::{INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
+use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM, NEWEST_TESTED};
 use crate::codex::protocol::{errors, methods};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
@@ -28,6 +30,7 @@ use crate::daemon::mcp_servers::FailedMcpServers;
 use facts::SharedFacts;
 pub(crate) use facts::refused_configuration;
 use files::Files;
+use installed::Installed;
 
 /// The state of Codex; later versions may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -103,6 +106,8 @@ pub struct CodexHealth {
     pub message: String,
     /// The command that fixes it, where there is one.
     pub command: Option<String>,
+    /// What else there is to know, each as a sentence, such as that another Codex is installed than the one that runs.
+    pub notes: Vec<String>,
     /// True where the app-server is the demo and not Codex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demo: Option<bool>,
@@ -110,7 +115,7 @@ pub struct CodexHealth {
 
 impl CodexHealth {
     fn new(state: CodexState, message: impl Into<String>) -> Self {
-        Self { state, message: message.into(), command: None, demo: None }
+        Self { state, message: message.into(), command: None, notes: Vec::new(), demo: None }
     }
 
     fn of_demo(mut self) -> Self {
@@ -139,6 +144,7 @@ impl CodexHealth {
 pub(crate) struct Codex {
     facts: SharedFacts,
     files: Files,
+    installed: Installed,
     pub(super) mcp_servers: FailedMcpServers,
     /// Held for reading by whatever calls the app-server and must not be cut, for writing while it is replaced.
     pub(super) gate: RwLock<()>,
@@ -154,6 +160,7 @@ impl Codex {
         Self {
             facts: SharedFacts::default(),
             files: Files::new(codex_home),
+            installed: Installed::default(),
             mcp_servers: FailedMcpServers::default(),
             gate: RwLock::new(()),
             changed: Notify::new(),
@@ -198,8 +205,32 @@ impl Codex {
 
     /// The health of Codex now.
     pub(super) fn health(&self, now: &Availability) -> CodexHealth {
-        let health = judge(now, &self.facts.now(), self.files.config_path().as_deref());
-        if self.is_demo { health.of_demo() } else { health }
+        let facts = self.facts.now();
+        let health = judge(now, &facts, self.files.config_path().as_deref());
+        if self.is_demo {
+            return health.of_demo();
+        }
+        CodexHealth { notes: self.notes(now, &facts), ..health }
+    }
+
+    /// The version of the installed Codex, as it was when the file was looked at last.
+    pub(super) fn installed_version(&self) -> Option<String> {
+        self.installed.version()
+    }
+
+    /// What the app-server reported about itself since it was started.
+    pub(super) fn facts(&self) -> facts::Facts {
+        self.facts.now()
+    }
+
+    fn notes(&self, now: &Availability, facts: &facts::Facts) -> Vec<String> {
+        let (Availability::Ready(_), Some(version)) = (now, facts.version()) else { return Vec::new() };
+        let is_newer = facts.version_numbers().is_some_and(|numbers| numbers > NEWEST_TESTED);
+        let newer = is_newer.then(|| {
+            let tested = versions::text(NEWEST_TESTED);
+            format!("Codex {version} is newer than {tested}, the newest that this codexd was tested with.")
+        });
+        newer.into_iter().chain(self.installed.note(version)).collect()
     }
 }
 
@@ -238,10 +269,11 @@ fn judge(now: &Availability, facts: &facts::Facts, config: Option<&std::path::Pa
             format!("Codex refuses its configuration: {reason}. {}", correct()),
         );
     }
-    if let Some(version) = facts.version.filter(|version| *version < MINIMUM) {
-        let [[a, b, c], [x, y, z]] = [version, MINIMUM];
-        let message =
-            format!("Codex {a}.{b}.{c} is older than {x}.{y}.{z}, the oldest that codexd works with.");
+    if let (Some(version), Some(numbers)) = (facts.version(), facts.version_numbers())
+        && numbers < MINIMUM
+    {
+        let minimum = versions::text(MINIMUM);
+        let message = format!("Codex {version} is older than {minimum}, the oldest that codexd works with.");
         return CodexHealth::new(TooOld, message).with_command(INSTALL_COMMAND);
     }
     if facts.account == Account::Missing {
@@ -318,9 +350,11 @@ mod tests {
         let ready = Availability::Ready(Client::new(1, std::time::Duration::from_secs(30)).0);
         let of = |facts: Facts| judge(&ready, &facts, None);
         assert_eq!(of(Facts::default()).state, CodexState::Ready);
-        let old = of(Facts { version: Some([0, 139, 9]), ..Facts::default() });
+        let version =
+            |version: &str| Facts { user_agent: Some(format!("codexd/{version} (x)")), ..Facts::default() };
+        let old = of(version("0.139.9"));
         assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL_COMMAND)));
-        assert_eq!(of(Facts { version: Some(MINIMUM), ..Facts::default() }).state, CodexState::Ready);
+        assert_eq!(of(version("0.140.0")).state, CodexState::Ready);
         let without =
             Facts { account: Account::Missing, refused: Some("401".to_owned()), ..Facts::default() };
         let without = of(without);

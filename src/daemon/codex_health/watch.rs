@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::files::Changes;
+use super::installed::INSTALLED_CHECK_INTERVAL;
 use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
@@ -49,6 +50,8 @@ impl CodexMonitor {
         let mut recorded = CodexState::Ready;
         let mut file_check = tokio::time::interval(FILE_CHECK_INTERVAL);
         file_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut installed_check = tokio::time::interval(INSTALLED_CHECK_INTERVAL);
+        installed_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let needs_restart = self.core.codex.facts.needs_restart();
             let is_wrong = !matches!(self.core.codex_health().state, CodexState::Ready | CodexState::Stopped);
@@ -61,6 +64,8 @@ impl CodexMonitor {
                     }
                 }
                 _ = file_check.tick(), if is_wrong => self.check_files().await,
+                // It may wait for the program, and the app-server may need something meanwhile.
+                _ = installed_check.tick() => drop(tokio::spawn(self.clone().look_for_installed())),
                 () = tokio::time::sleep(RESTART_RETRY), if needs_restart => {}
                 () = self.core.stopping.cancelled() => return,
             }
@@ -72,6 +77,7 @@ impl CodexMonitor {
                 let (codex, generation) = (Arc::clone(&self.core.codex), asked);
                 client.observe(move |method, error| codex.answered(generation, method, error));
                 tokio::spawn(self.clone().read_account(client));
+                tokio::spawn(self.clone().look_for_installed());
             }
             if self.core.codex.facts.needs_restart()
                 && self.restart_when_idle("The login was refused twice in a row").await
@@ -92,6 +98,10 @@ impl CodexMonitor {
         let CodexHealth { state, message, command, .. } = health;
         let state = state.name().to_owned();
         self.core.recorder.record(ChildEvent::CodexStateChanged { state, message, command });
+    }
+
+    async fn look_for_installed(self) {
+        self.check_installed().await;
     }
 
     async fn read_account(self, client: Client) {

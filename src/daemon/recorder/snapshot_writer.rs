@@ -228,7 +228,7 @@ impl Shared {
             let registry = (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state));
             (
                 registry,
-                DaemonFile::of(&state, |daemon| DaemonView::of(&self.config, daemon)),
+                DaemonFile::of(&state, |daemon| DaemonView::of(&self.config, daemon, None)),
                 view.recent_events(),
             )
         };

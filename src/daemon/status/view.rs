@@ -40,6 +40,8 @@ pub struct ChildView {
     pub args: Vec<String>,
     /// Its working directory.
     pub cwd: String,
+    /// The version of the installed Codex, which may be another than the one that runs; `null` where it is not known.
+    pub installed_version: Option<String>,
     /// Its record, from events.
     #[serde(flatten)]
     pub state: ChildState,
@@ -47,7 +49,11 @@ pub struct ChildView {
 
 impl DaemonView {
     /// The record of the daemon with the settings of the app-server.
-    pub(in crate::daemon) fn of(config: &Config, daemon: DaemonState) -> Self {
+    pub(in crate::daemon) fn of(
+        config: &Config,
+        daemon: DaemonState,
+        installed_version: Option<String>,
+    ) -> Self {
         let server = config.view().server;
         Self {
             started: daemon.started,
@@ -62,6 +68,7 @@ impl DaemonView {
                 command: server.child_command,
                 args: server.child_args,
                 cwd: server.child_cwd,
+                installed_version,
                 state: daemon.child,
             },
         }

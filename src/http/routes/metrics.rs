@@ -118,6 +118,11 @@ impl Scrape {
             "state",
             &phases,
         )?;
+        metrics.info(
+            "codexd_codex_info",
+            "Version of the Codex that runs, and of the installed one.",
+            &[("version", &daemon.codex_version), ("installed_version", &daemon.installed_version)],
+        )?;
         let states = CodexState::ALL.map(|(name, state)| (name, u64::from(daemon.codex == state)));
         metrics.gauges("codexd_codex_state", "1 for the current health of Codex.", "state", &states)?;
         metrics.counter(
@@ -275,6 +280,8 @@ mod tests {
             memory: Some(14_000_000),
             child_memory: None,
             child_phase: ChildPhase::CrashLoop,
+            codex_version: "0.171.0".to_owned(),
+            installed_version: "0.172.0".to_owned(),
             codex: CodexState::LoginRefused,
             child_restarts: 7,
             active_sessions: 2,
@@ -360,5 +367,7 @@ mod tests {
         assert!(text.contains("process_resident_memory_bytes 14000000\n"), "{text}");
         assert!(!text.contains("codexd_child_resident_memory_bytes"), "{text}");
         assert!(text.contains("codexd_build_info{version=\"1.2.3\",commit=\"abc1234\"} 1\n"), "{text}");
+        let codex = "codexd_codex_info{version=\"0.171.0\",installed_version=\"0.172.0\"} 1\n";
+        assert!(text.contains(codex), "{text}");
     }
 }

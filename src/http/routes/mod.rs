@@ -1,5 +1,6 @@
 //! The request handlers, one module per resource. `router` refers to them; they call the daemon.
 
+pub(super) mod app_server;
 pub(super) mod describe;
 pub(super) mod health;
 pub(super) mod metrics;

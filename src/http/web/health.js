@@ -1,7 +1,7 @@
 // The state of the connection and of the app-server, and the history of its starts.
 
 const RESTARTS_SHOWN = 200;
-const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.connected", "app-server.connect.failed"];
+const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.installed.changed", "app-server.connected", "app-server.connect.failed"];
 // How often the page requests the status, in milliseconds: if the log cannot be written, there are no events.
 const STATUS_INTERVAL_MS = 10_000;
 const RATE_SECONDS = 5;
@@ -71,6 +71,12 @@ const CODEX_STATE_TEXTS = {
   slowStart: "Codex starts too slowly",
 };
 
+function versionText({ version, installedVersion }) {
+  if (version === null) return installedVersion === null ? "unknown" : `none runs, ${installedVersion} is installed`;
+  const isOther = installedVersion !== null && installedVersion !== version;
+  return isOther ? `${version}, but ${installedVersion} is installed` : version;
+}
+
 function drawChild() {
   const { child, service } = health;
   if (!child) return;
@@ -83,8 +89,10 @@ function drawChild() {
   const facts = [
     ["State", `${CHILD_STATE_TEXTS[child.state] ?? child.state}${isGood ? "" : `: ${service.notReadyReason ?? ""}`}`],
     ...(isGood ? [] : [["What to do", codex.command === null ? codex.message : `${codex.message} Run: ${codex.command}`]]),
+    ...codex.notes.map((note) => ["Note", note]),
     ["Command", [child.command, ...(child.args ?? [])].join(" ")],
     ["Process", child.pid === null ? "none" : String(child.pid)],
+    ["Version", versionText(child)],
     ["Started", child.startedAt ? clock(child.startedAt) : "never"],
     ["Generation", String(child.generation)],
     ["Consecutive failures", String(child.deaths)],

@@ -92,6 +92,21 @@ event_types! {
             Some(command) => format!("{message} Type: {command}"),
             None => message.clone(),
         };
+        /// The installed Codex is another than the one that runs.
+        "app-server.installed.changed" => InstalledChanged {
+            /// The file of the server command.
+            path: String = default,
+            /// The version that runs.
+            version: Option<String> = default,
+            /// The version of the file; `null` where it does not report one.
+            installed_version: Option<String> = default,
+        } => Info, {
+            let running = version.as_deref().unwrap_or("another version");
+            match installed_version {
+                Some(installed) => format!("Codex {installed} is installed as {path}, but {running} runs."),
+                None => format!("The program {path} has changed since Codex {running} was started."),
+            }
+        };
         /// codexd restarts the app-server deliberately.
         "app-server.restarting" => Restarting {
             /// The generation that ends.
