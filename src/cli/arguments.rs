@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::client::{
-    ApproveArguments, AskArguments, CloseArguments, DeclineArguments, FollowArguments, InterruptArguments,
-    ListArguments, ResumeQueueArguments,
+    AppServerArguments, ApproveArguments, AskArguments, CloseArguments, DeclineArguments, FollowArguments,
+    InterruptArguments, ListArguments, ResumeQueueArguments,
 };
 use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources};
 
@@ -52,6 +52,8 @@ pub enum Command {
     ResumeQueue(ResumeQueueArguments),
     /// Close a session
     Close(CloseArguments),
+    /// Restart the app-server, for example after an upgrade of Codex; sessions and queues continue
+    AppServer(AppServerArguments),
     /// Print a shell completion script
     Completions {
         /// Shell to generate completions for

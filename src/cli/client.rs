@@ -1,7 +1,7 @@
 //! The arguments of the commands that talk to a running daemon.
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
 
 use crate::codex::protocol::{decisions, values};
 use crate::config::{ServiceConfig, Sources, count};
@@ -131,6 +131,30 @@ pub struct InterruptArguments {
     /// The daemon and the output format.
     #[command(flatten)]
     pub client: ClientArguments,
+}
+
+/// The arguments of `codexd app-server`.
+#[derive(Debug, Args)]
+pub struct AppServerArguments {
+    /// Action
+    #[arg(value_enum, value_name = "restart")]
+    pub action: AppServerAction,
+    /// Accept new turns until none is in progress, however long that takes
+    #[arg(long)]
+    pub when_idle: bool,
+    /// Cut off what is in progress
+    #[arg(long, conflicts_with = "when_idle")]
+    pub force: bool,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// What to do with the app-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AppServerAction {
+    /// End it when no turn is in progress, and start it again
+    Restart,
 }
 
 /// The arguments of `codexd resume-queue`.

@@ -22,7 +22,9 @@ use crate::config::{has_blank_variable, ignore_variables};
 
 pub use arguments::{BackupArguments, Command, ServiceAction, StartArguments, TokenArguments};
 pub use clap_complete::Shell;
-pub use client::{ApproveArguments, AskArguments, ClientArguments, DeclineArguments};
+pub use client::{
+    AppServerAction, AppServerArguments, ApproveArguments, AskArguments, ClientArguments, DeclineArguments,
+};
 pub use exit::CliExit;
 pub use help::completions;
 

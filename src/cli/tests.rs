@@ -391,6 +391,8 @@ fn parse_reads_client_commands() {
         (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
         (&["--state-dir", "/x", "ask"], "unexpected argument '--state-dir'"),
         (&["close"], "were not provided: <SESSION>"),
+        (&["app-server"], "were not provided: <restart>"),
+        (&["app-server", "restart", "--force", "--when-idle"], "cannot be used with"),
         (&["resume-queue"], "were not provided: <SESSION>"),
         (&["completions", "csh"], "invalid value 'csh'"),
         (&["--json", "completions", "bash"], "unexpected argument '--json'"),
@@ -414,6 +416,7 @@ fn parse_accepts_address_before_and_after_client_command() {
             "interrupt",
             "close last",
             "resume-queue last",
+            "app-server restart",
         ];
         for command in commands {
             let words: Vec<&str> = command.split(' ').collect();

@@ -67,6 +67,8 @@ pub enum AppServerEvent<'a> {
         pid: Option<u32>,
         /// Whether it is the one of the connection before.
         is_known: bool,
+        /// Whether codexd started it, in this run or an earlier one.
+        is_ours: bool,
     },
     /// The process could not be started.
     SpawnFailed {

@@ -50,6 +50,6 @@ pub(crate) use rpc::{
     reader::MessageReader,
 };
 pub use supervisor::availability::{Availability, Failure, Waiting};
-pub use supervisor::plan::{App, KnownServer, Plan, RecordServer, SharedServer};
+pub use supervisor::plan::{App, KnownServer, Plan, RecordServer, SharedProcess, SharedServer};
 pub use supervisor::task::Supervisor;
 pub use transport::websocket::Address;

@@ -7,6 +7,9 @@ use crate::client::percent_encode;
 /// The path of all requests of Codex.
 pub(crate) const REQUESTS_PATH: &str = "/v1/codexd/requests";
 
+/// The path that restarts the app-server.
+pub(crate) const APP_SERVER_RESTART_PATH: &str = "/v1/codexd/app-server/restart";
+
 /// The path of one request.
 pub(crate) fn request_path(request_id: &str) -> String {
     format!("{REQUESTS_PATH}/{}", percent_encode(request_id))

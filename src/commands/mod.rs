@@ -5,6 +5,7 @@
 //! terminal. `failure.rs` has the exit codes, `docs/operations.md` explains them.
 
 mod api;
+mod app_server;
 mod ask;
 mod backup;
 mod close;
@@ -116,6 +117,10 @@ pub fn run(command: Command) -> ExitCode {
         Command::ResumeQueue(arguments) => run_client_command(&arguments.client, async |context| {
             resume_queue::run(context, &arguments.session).await
         }),
+        Command::AppServer(arguments) => {
+            let client = arguments.client.clone();
+            run_client_command(&client, async |context| app_server::run(context, &arguments).await)
+        }
         Command::Close(arguments) => run_client_command(&arguments.client, async |context| {
             close::run(context, &arguments.session, arguments.interrupt).await
         }),

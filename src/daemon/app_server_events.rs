@@ -227,20 +227,30 @@ impl Listener for EventHandler {
                 self.send(Input::Closed(closed));
                 return self.to.open.forget(self.generation);
             }
-            AppServerEvent::Started { pid } => ChildEvent::Started {
-                args: self.to.config.server.args.clone(),
-                command: self.to.config.server.command.clone(),
-                generation: Some(self.generation),
-                pid,
-            },
-            AppServerEvent::Joined { pid, is_known } => {
+            AppServerEvent::Started { pid } => {
+                self.to.codex.joined(self.generation, true);
+                ChildEvent::Started {
+                    args: self.to.config.server.args.clone(),
+                    command: self.to.config.server.command.clone(),
+                    generation: Some(self.generation),
+                    pid,
+                }
+            }
+            AppServerEvent::Joined { pid, is_known, is_ours } => {
+                self.to.codex.joined(self.generation, is_ours);
                 if !is_known {
                     // What an app-server before this one asked, this one does not wait for.
                     self.send(Input::Build(Box::new(|state| {
                         state.requests.pending().map(|request| events::request_cut_off(request)).collect()
                     })));
                 }
-                ChildEvent::Joined { endpoint: endpoint(), generation: Some(self.generation), pid, is_known }
+                ChildEvent::Joined {
+                    endpoint: endpoint(),
+                    generation: Some(self.generation),
+                    pid,
+                    is_known,
+                    is_ours,
+                }
             }
             AppServerEvent::SpawnFailed { message } => ChildEvent::SpawnFailed(FreeText { message }),
             AppServerEvent::Connected { info } => {

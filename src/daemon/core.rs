@@ -13,6 +13,7 @@ use crate::codex::{Availability, Client};
 use crate::config::Config;
 use crate::daemon::app_server::availability::time_until_next_start;
 use crate::daemon::catch_panic::{Panicked, catch_panic};
+use crate::daemon::codex_health::pending_restart::PendingRestart;
 use crate::daemon::codex_health::{Codex, CodexHealth};
 use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::handle::Recorder;
@@ -112,10 +113,14 @@ impl Core {
         }
     }
 
-    /// The generation of the connection, once what became of the turns of earlier connections is recorded.
+    /// The generation of the connection, once what became of the turns of earlier connections is recorded; `None` also
+    /// while a restart holds new turns.
     pub(super) fn checked_generation(&self) -> Option<u64> {
         let Availability::Ready(client) = &*self.availability.borrow() else { return None };
         let generation = client.generation();
+        if self.codex.restart.borrow().as_ref().is_some_and(PendingRestart::holds_new_turns) {
+            return None;
+        }
         let has_other_clients = self.config.server.strategy.has_other_clients();
         (!has_other_clients || *self.looked_at.borrow() >= generation).then_some(generation)
     }
@@ -167,7 +172,7 @@ impl Core {
     }
 
     /// The error for a caller that needs the app-server while it cannot be called.
-    fn unavailable_error(&self, now: &Availability) -> DaemonError {
+    pub(super) fn unavailable_error(&self, now: &Availability) -> DaemonError {
         let reason = self.codex.health(now).sentence();
         DaemonError::Unavailable { reason, retry_after: time_until_next_start(now) }
     }

@@ -196,6 +196,9 @@ pub enum DaemonError {
         /// The time limit.
         seconds: u64,
     },
+    /// The app-server is not one that codexd may end.
+    #[error("{0}")]
+    NotOurs(String),
     /// The event log cannot be written.
     #[error("The event log cannot be written ({0}); check the disk of the logs directory and try again.")]
     Storage(Arc<str>),

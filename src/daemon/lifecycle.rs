@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::codex::protocol::methods;
-use crate::codex::{Availability, StopPace, Supervisor};
+use crate::codex::{StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::app_server::{child_file, plan};
 use crate::daemon::app_server_events::{EventHandler, Receivers};
@@ -22,14 +21,10 @@ use crate::daemon::recorder::input::Input;
 use crate::daemon::recorder::recovery::{self, OpenError, StateDirectories};
 use crate::daemon::server_requests::open::OpenRequests;
 use crate::daemon::services::Daemon;
-use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_BEFORE_INTERRUPT, end_sandboxes};
+use crate::daemon::turns::drain::{interrupt_turns, wait_until_idle};
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::turns::watch::TurnWatch;
-use crate::ids::{ThreadId, TurnId};
 use crate::state::{ChildEvent, DaemonEvent};
-
-/// How long a stop waits for interrupted turns to end; Codex takes about 10 ms (measured).
-const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the app-server and its descendants may take to end at a stop, before the stop is forced.
 const APP_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -203,49 +198,12 @@ impl Daemon {
             // A turn that is being submitted is known once its operation has finished.
             self.core.tasks.wait().await;
             if !has_other_clients {
-                self.idle().await;
+                wait_until_idle(&self.core).await;
             }
         };
         let _ = tokio::time::timeout(self.core.config.limits.drain_timeout, calm).await;
         if !has_other_clients {
-            self.interrupt_turns().await;
+            interrupt_turns(&self.core).await;
         }
-    }
-
-    /// Waits until no turn runs.
-    async fn idle(&self) {
-        let mut news = self.core.recorder.view().log.news();
-        while !self.turns_to_drain().is_empty() {
-            if news.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// The turns that run, as thread and turn IDs.
-    fn turns_to_drain(&self) -> Vec<(ThreadId, TurnId)> {
-        let state = self.core.state();
-        let open = state.turns.open().map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
-        let of_sub_agents = state.descendants.all_running();
-        let of_sub_agents = of_sub_agents.map(|(thread_id, turn_id)| (thread_id.clone(), turn_id.clone()));
-        open.chain(of_sub_agents).collect()
-    }
-
-    /// Asks the app-server to end the turns that run, and waits a moment until they have.
-    async fn interrupt_turns(&self) {
-        let Availability::Ready(client) = self.core.availability.borrow().clone() else { return };
-        let turns = self.turns_to_drain();
-        if turns.is_empty() {
-            return;
-        }
-        for (thread_id, turn_id) in turns {
-            let (daemon, client) = (self.clone(), client.clone());
-            self.core.tasks.spawn(async move {
-                end_sandboxes(&daemon.core.config, &thread_id, SANDBOX_GRACE_BEFORE_INTERRUPT).await;
-                let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
-                let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT_TIMEOUT).await;
-            });
-        }
-        let _ = tokio::time::timeout(INTERRUPT_TIMEOUT, self.idle()).await;
     }
 }

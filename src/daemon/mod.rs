@@ -39,6 +39,7 @@ pub(crate) use app_server::plan::plan_for_inspection;
 pub use backup::{Backup, BackupError, back_up};
 pub(crate) use catch_panic::{catch_panic, is_panic_caught};
 pub(crate) use codex_health::refused_configuration;
+pub use codex_health::restart::RestartView;
 pub use codex_health::{CodexHealth, CodexState};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;

@@ -4,6 +4,7 @@ pub(in crate::daemon) mod activity;
 pub(in crate::daemon) mod contents;
 pub(in crate::daemon) mod corrections;
 pub(in crate::daemon) mod descendants;
+pub(in crate::daemon) mod drain;
 pub(in crate::daemon) mod interrupt;
 mod read;
 pub(in crate::daemon) mod reconnect;
@@ -91,8 +92,25 @@ impl Turns {
     pub async fn submit(&self, input: SubmitTurn) -> Result<TurnAccepted, DaemonError> {
         // The app-server uses the login that it read at its start; the login may have changed since.
         self.codex.renew_login().await;
+        if self.starts_new_turn(&input) {
+            self.codex.wait_for_restart().await?;
+        }
         let turns = self.clone();
         self.core.run(async move { turns.submit_now(input).await }).await
+    }
+
+    /// Whether a turn is to start now; not when its thread is busy, when it was accepted before, or when it is refused.
+    fn starts_new_turn(&self, input: &SubmitTurn) -> bool {
+        let Ok(session) = self.core.session(&input.session_id) else { return false };
+        let is_answered = input.key.as_ref().is_some_and(|key| {
+            self.answers
+                .remembered_answer(key)
+                .is_ok_and(|answer| answer.is_some_and(|answer| answer.session.is_some()))
+        });
+        let state = self.core.state();
+        let is_busy =
+            session.thread_id.as_ref().is_some_and(|thread_id| state.turns.running(thread_id).is_some());
+        input.expected_turn_id.is_none() && !is_answered && !is_busy
     }
 
     async fn submit_now(&self, input: SubmitTurn) -> Result<TurnAccepted, DaemonError> {

@@ -162,6 +162,17 @@ pub(super) struct InterruptTurn {
     pub(super) turn_id: Option<TurnId>,
 }
 
+/// The body of `POST /v1/codexd/app-server/restart`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RestartAppServer {
+    /// How many seconds new turns wait, so that those in progress can end; by default --drain-timeout. With 0 no turn waits,
+    /// and the restart happens when none is in progress.
+    pub(super) drain_seconds: Option<WholeNumber<0, MAX_SECONDS>>,
+    /// Whether the turns that are in progress after that time are cut off; otherwise the restart waits for them.
+    pub(super) force: Option<bool>,
+}
+
 /// The body of `POST /v1/codexd/requests/{request_id}`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("oneOf" = [{ "required": ["decision"] }, { "required": ["result"] }]))]

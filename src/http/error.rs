@@ -70,6 +70,7 @@ error_kinds! {
     THREAD_LOCKED: CONFLICT "thread_locked", "Another program has the thread open.";
     THREAD_UNAVAILABLE: CONFLICT "thread_unavailable", "Codex cannot open the thread: its history is missing, or it is archived.";
     OUTCOME_UNKNOWN: CONFLICT "outcome_unknown", "It is unknown whether the turn of an earlier request started.";
+    NOT_OURS: CONFLICT "not_ours", "Another program started the app-server.";
     CURSOR_GONE: GONE "cursor_gone", "The cursor has expired or is invalid.";
     TOO_LARGE: PAYLOAD_TOO_LARGE "payload_too_large", "The body exceeds the limit.";
     UNSUPPORTED: UNSUPPORTED_MEDIA_TYPE "unsupported_media_type", "The Content-Encoding of the body is not supported.";
@@ -259,6 +260,7 @@ impl From<DaemonError> for ApiError {
                 OUTCOME_UNKNOWN,
                 json!({ "sessionId": session_id, "submittedAt": submitted_at, "message": reason }),
             ),
+            E::NotOurs(_) => (NOT_OURS, Value::Null),
             E::KeyReused(_) => (KEY_REUSED, Value::Null),
             E::Rejected { method, code, message } => {
                 (REJECTED, json!({ "code": code, "message": message, "method": method }))

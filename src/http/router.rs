@@ -15,7 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
-use super::bodies::{AnswerRequest, CreateSession, InterruptTurn, SubmitTurn};
+use super::bodies::{AnswerRequest, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn};
 use super::error::{self, ApiError, ErrorKind};
 use super::parse::schema;
 use super::queries::{CloseQuery, RequestQuery, SessionQuery, WaitQuery};
@@ -367,6 +367,21 @@ pub(super) const ROUTES: &[Route] = &[
         data::<app_server::OneAppServer>,
         "Read the app-server: its version, the installed version and its account.",
     ),
+    Route {
+        body: Some(schema::<RestartAppServer>),
+        status: 202,
+        errors: &[BODY_ERRORS, &[error::NOT_OURS, error::UNAVAILABLE, error::SHUTTING_DOWN]],
+        remarks: "The response does not wait for the restart; it has the turns and requests that the restart waits for. \
+                  Sessions and queues continue. An app-server that another program started is not restarted.",
+        ..extension(
+            "POST",
+            "/v1/codexd/app-server/restart",
+            "restartAppServer",
+            || post(app_server::restart),
+            data::<app_server::RestartAnswer>,
+            "Restart the app-server when no turn is in progress.",
+        )
+    },
     Route {
         errors: &[CALL_ERRORS],
         ..extension(

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 use super::level::Level;
 
-pub use child::{ChildEvent, FreeText, RestartSchedule};
+pub use child::{ChildEvent, FreeText, RestartSchedule, WaitedTurn};
 pub use daemon::{DaemonEvent, LogDamage};
 pub use notification::{NotificationEvent, PassedThrough};
 pub use preview::preview;

@@ -36,7 +36,7 @@ pub use descendants::{Descendants, Root};
 pub use event::Event;
 pub use events::{
     ChildEvent, DaemonEvent, EventDetail, FreeText, LogDamage, MissingTurn, NotificationEvent, PassedThrough,
-    RequestEvent, RestartSchedule, SessionEvent, SessionOpened, TurnEvent, preview,
+    RequestEvent, RestartSchedule, SessionEvent, SessionOpened, TurnEvent, WaitedTurn, preview,
 };
 pub use held::{Held, HoldCause};
 pub use level::Level;

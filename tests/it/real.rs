@@ -12,6 +12,8 @@ mod held;
 mod lifecycle;
 mod long_lines;
 #[cfg(target_os = "linux")]
+mod restart;
+#[cfg(target_os = "linux")]
 mod sandbox;
 mod sessions;
 #[cfg(target_os = "linux")]

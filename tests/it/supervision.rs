@@ -3,6 +3,7 @@
 mod exits;
 #[cfg(target_os = "linux")]
 mod leftovers;
+mod restart_requests;
 mod restarts;
 #[cfg(target_os = "linux")]
 mod soak;

@@ -3,8 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::process::Signal;
+
 use super::info::pid_of;
 use super::platform;
+
+/// How many processes may be between a program that is started and the app-server: npm's script is one.
+const MAX_LAUNCHERS: usize = 8;
 
 /// Identifies exactly one process, even if its PID is reused later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +34,14 @@ impl Identity {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Sends SIGKILL to exactly this process.
-    pub(crate) fn kill(&self) -> io::Result<()> {
-        pid_of(self.pid).map_or(Ok(()), |pid| platform::kill_if(pid, || self.is_running()))
+    /// Sends a signal to exactly this process; it is no error if it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        pid_of(self.pid).map_or(Ok(()), |pid| platform::signal_if(pid, signal, || self.is_running()))
+    }
+
+    /// Whether this process is the one with this PID, or a descendant of it.
+    pub(crate) fn descends_from(&self, ancestor: u32) -> bool {
+        let parents = std::iter::successors(Some(self.pid), |&pid| platform::parent(pid_of(pid)?));
+        parents.take(MAX_LAUNCHERS).any(|pid| pid == ancestor)
     }
 }

@@ -73,13 +73,10 @@ pub(crate) fn signal(process: &ProcessInfo, signal: Signal) -> io::Result<()> {
     signal_if(process.pid, signal, is_the_one)
 }
 
-/// Sends SIGKILL to a process if `is_the_one` holds once its PID can no longer be reused.
-pub(crate) fn kill_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
-    signal_if(pid, Signal::KILL, is_the_one)
-}
-
+/// Sends a signal to a process if `is_the_one` holds once its PID can no longer be reused.
+///
 /// A pidfd refers to one process only, so a check after it was opened is reliable.
-fn signal_if(pid: Pid, signal: Signal, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
+pub(crate) fn signal_if(pid: Pid, signal: Signal, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,
         Err(Errno::SRCH) => return Ok(()),
@@ -117,6 +114,11 @@ pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     // Start times count from boot; without the boot ID the same values could recur after a restart.
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     Some((format!("{}/{}", boot.trim(), stat.start_time), PathBuf::from(executable)))
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: Pid) -> Option<u32> {
+    Stat::of(pid)?.parent.try_into().ok()
 }
 
 /// The resident memory of a process, in bytes.

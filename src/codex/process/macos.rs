@@ -56,9 +56,9 @@ pub(crate) fn signal(process: &ProcessInfo, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Sends SIGKILL to a process if `is_the_one` holds.
-pub(crate) fn kill_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
-    if is_the_one() { kill(pid, Signal::KILL) } else { Ok(()) }
+/// Sends a signal to a process if `is_the_one` holds.
+pub(crate) fn signal_if(pid: Pid, signal: Signal, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
+    if is_the_one() { kill(pid, signal) } else { Ok(()) }
 }
 
 fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
@@ -75,6 +75,12 @@ pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     let process = process.into_iter().next().filter(|process| !process.has_ended)?;
     let executable = ps(&["-o", "comm=", "-p", &pid]).ok()?;
     Some((process.start_time, PathBuf::from(executable.trim_end())))
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: Pid) -> Option<u32> {
+    let pid = pid.as_raw_nonzero().to_string();
+    ps::parse(&ps(&["-o", PS_COLUMNS, "-p", &pid]).ok()?, "").first()?.parent.try_into().ok()
 }
 
 /// Not reported: only another process, `ps`, could find it out.

@@ -68,7 +68,7 @@ pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::R
     let filter = ProcessFilter::marked(instance);
     Sandboxes::all(filter.clone()).end_blocking();
     if leader.is_running() {
-        leader.kill()?;
+        leader.signal(Signal::KILL)?;
         ended += 1;
     }
     Ok(ended + sweep(&filter, &[], SWEEP_LIMIT, || false)?.0)

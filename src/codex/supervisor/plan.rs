@@ -20,10 +20,19 @@ pub enum App {
     Shared(SharedServer),
 }
 
-/// Reads the identity of the app-server that was joined or started last; may block.
-pub type KnownServer = Arc<dyn Fn() -> Option<Identity> + Send + Sync>;
-/// Writes the identity of the app-server to disk; may block.
-pub type RecordServer = Arc<dyn Fn(&Identity) + Send + Sync>;
+/// The process of a shared app-server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedProcess {
+    /// The process.
+    pub identity: Identity,
+    /// Whether codexd started it, in this run or an earlier one.
+    pub is_ours: bool,
+}
+
+/// Reads the app-server that was joined or started last; may block.
+pub type KnownServer = Arc<dyn Fn() -> Option<SharedProcess> + Send + Sync>;
+/// Writes the app-server to disk; may block.
+pub type RecordServer = Arc<dyn Fn(&SharedProcess) + Send + Sync>;
 
 /// The app-server that all programs of the user share.
 #[derive(Clone)]

@@ -1,13 +1,16 @@
 //! A generation whose app-server outlives it: an external one, or the one that all programs of the user share.
 //!
-//! Nothing here ends an app-server. The shared one is joined where it answers at its socket; it is started where none
+//! Nothing here ends an app-server by itself; one that codexd started gets SIGTERM when a client requests a restart. The
+//! shared one is joined where it answers at its socket; it is started where none
 //! answers and the one that was known last does not run. Several programs may do that at the same moment: Codex lets one
 //! server have the socket and the others exit, and everybody joins the one that answers.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use rustix::process::Signal;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::availability::{Failure, STOPPING, terminating};
 use super::backoff::next_start_timeout;
-use super::generation::{Generation, ServeOutcome};
-use super::plan::SharedServer;
+use super::generation::{EndRequest, Generation, ServeOutcome};
+use super::plan::{SharedProcess, SharedServer};
 use super::termination::Termination;
 use crate::codex::listener::{AppServerEvent, Listener};
 use crate::codex::process::detached::{self, Detached};
@@ -33,6 +36,8 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the socket may still not answer after the app-server that was started has exited: another one that started
 /// at the same moment has the socket then, and may not listen yet.
 const JOIN_GRACE: Duration = Duration::from_secs(3);
+/// How long an app-server that has closed its socket may take to exit before that is reported.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// How long reading or writing the identity of the app-server may take.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -74,31 +79,70 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
             joined = self.join_or_start(server) => joined,
             () = stop_requested(&mut pace) => return stopped(),
         };
-        let (socket, identity) = match joined {
+        let (socket, identity, launcher) = match joined {
             Ok(joined) => joined,
             Err(termination) => return termination,
         };
-        let is_known = identity.is_some() && known(server).await == identity;
         let pid = identity.as_ref().map(|identity| identity.pid);
-        if let Some(identity) = identity.filter(|_| !is_known) {
-            record(server, identity).await;
+        let (mut is_known, mut is_ours) = (false, false);
+        if let Some(identity) = identity.clone() {
+            let known = known(server).await.filter(|known| known.identity == identity);
+            is_known = known.is_some();
+            is_ours =
+                known.as_ref().is_some_and(|known| known.is_ours) || is_started(&identity, launcher).await;
+            let joined = SharedProcess { identity, is_ours };
+            if known.as_ref() != Some(&joined) {
+                record(server, joined).await;
+            }
         }
-        self.emit(AppServerEvent::Joined { pid, is_known });
-        self.run_connected(socket, pace).await
+        self.emit(AppServerEvent::Joined { pid, is_known, is_ours });
+        tokio::select! {
+            termination = self.run_connected(socket, pace) => termination,
+            never = self.send_end_signals(identity.filter(|_| is_ours)) => match never {},
+        }
     }
 
-    /// Connects to the app-server that answers, or starts one.
-    async fn join_or_start(&self, server: &SharedServer) -> Result<(Socket, Option<Identity>), Termination> {
+    /// Sends SIGTERM to the app-server as often as it is requested.
+    async fn send_end_signals(&self, server: Option<Identity>) -> Infallible {
+        let mut requests = self.end_request.clone();
+        let mut sent = 0;
+        loop {
+            let is_due = |request: &EndRequest| request.generation == self.number && request.signals > sent;
+            // An error means that the supervisor's handle is gone.
+            let (Some(server), Ok(_)) = (server.clone(), requests.wait_for(is_due).await) else {
+                std::future::pending::<()>().await;
+                continue;
+            };
+            sent += 1;
+            let pid = server.pid;
+            tracing::info!(pid, sent, "sending SIGTERM to the shared app-server");
+            let failure = match POOL.run(RECORD_TIMEOUT, move || server.signal(Signal::TERM)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(unanswered) => format!("the system {unanswered}"),
+            };
+            let message = format!("SIGTERM could not be sent to the app-server, process {pid}: {failure}.");
+            self.emit(AppServerEvent::KillFailed { message });
+        }
+    }
+
+    /// Connects to the app-server that answers, or starts one; returns the PID of what was started, too.
+    async fn join_or_start(
+        &self,
+        server: &SharedServer,
+    ) -> Result<(Socket, Option<Identity>, Option<u32>), Termination> {
         let unusable = |reason| self.failed_to_connect(reason, Failure::Unreachable);
+        let began = Instant::now();
         let mut is_told = false;
         loop {
             match self.join(server).await {
-                Ok(joined) => return Ok(joined),
+                Ok((socket, identity)) => return Ok((socket, identity, None)),
                 Err(Unconnected::Unusable(reason)) => return Err(unusable(reason)),
                 Err(Unconnected::Absent) => {}
             }
-            let Some(Identity { pid, .. }) = known(server).await.filter(Identity::is_running) else { break };
-            if !is_told {
+            let known = known(server).await.map(|known| known.identity);
+            let Some(Identity { pid, .. }) = known.filter(Identity::is_running) else { break };
+            if !is_told && began.elapsed() >= EXIT_GRACE {
                 is_told = true;
                 let message = format!(
                     "Nothing listens at the control socket {}, but the app-server that did, process {pid}, still runs; \
@@ -118,10 +162,11 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
         })?;
         let pid = started.child.id();
         if let Some(identity) = pid.and_then(Identity::of) {
-            record(server, identity).await;
+            record(server, SharedProcess { identity, is_ours: true }).await;
         }
         self.emit(AppServerEvent::Started { pid });
-        self.join_started(server, started).await
+        let (socket, identity) = self.join_started(server, started).await?;
+        Ok((socket, identity, pid))
     }
 
     /// Connects to the socket once the app-server that was started, or another one, listens there.
@@ -262,14 +307,21 @@ async fn output_tail(started: Detached) -> Vec<String> {
     POOL.run(RECORD_TIMEOUT, move || started.output_tail()).await.unwrap_or_default()
 }
 
-async fn known(server: &SharedServer) -> Option<Identity> {
+/// Whether a process is the one that was started, or was started by that: by npm's script, or not at all by us but by
+/// another program at the same moment.
+async fn is_started(server: &Identity, launcher: Option<u32>) -> bool {
+    let (server, Some(launcher)) = (server.clone(), launcher) else { return false };
+    POOL.run(RECORD_TIMEOUT, move || server.descends_from(launcher)).await.unwrap_or(false)
+}
+
+async fn known(server: &SharedServer) -> Option<SharedProcess> {
     let known = Arc::clone(&server.known);
     POOL.run(RECORD_TIMEOUT, move || known()).await.ok().flatten()
 }
 
-async fn record(server: &SharedServer, identity: Identity) {
+async fn record(server: &SharedServer, process: SharedProcess) {
     let record = Arc::clone(&server.record);
-    if let Err(unanswered) = POOL.run(RECORD_TIMEOUT, move || record(&identity)).await {
+    if let Err(unanswered) = POOL.run(RECORD_TIMEOUT, move || record(&process)).await {
         tracing::error!("failed to record the shared app-server: the disk {unanswered}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::availability::{Availability, Failure, STOPPING, Waiting};
 use super::backoff::{Backoff, next_start_timeout};
-use super::generation::Generation;
+use super::generation::{EndRequest, Generation};
 use super::plan::{App, Plan};
 use super::termination::Termination;
 use crate::codex::listener::{AppServerEvent, Backlog, Listener, RestartScheduled};
@@ -39,6 +39,8 @@ pub struct Supervisor {
     children: ChildRegistry,
     /// Generations up to this one are to be replaced.
     retired: watch::Sender<u64>,
+    /// Which app-server is asked to end.
+    end_request: watch::Sender<EndRequest>,
     task: JoinHandle<()>,
 }
 
@@ -63,6 +65,7 @@ impl Supervisor {
         };
         let preexisting_children = Vec::new();
         let (retired, generations) = watch::channel(0);
+        let (end_request, end_requests) = watch::channel(EndRequest::default());
         let registry = children.clone();
         let task = SupervisorTask {
             plan,
@@ -73,8 +76,9 @@ impl Supervisor {
             guard,
             preexisting_children,
             retired: generations,
+            end_request: end_requests,
         };
-        Self { availability, children: registry, retired, task: tokio::spawn(task.run(pace)) }
+        Self { availability, children: registry, retired, end_request, task: tokio::spawn(task.run(pace)) }
     }
 
     /// The current availability of the app-server and its changes.
@@ -98,6 +102,14 @@ impl Supervisor {
         });
     }
 
+    /// Has the shared app-server of this generation get SIGTERM until it got `signals` of them; its end does not count as a
+    /// failure, and the next generation starts at once.
+    ///
+    /// The caller checks that codexd started that app-server.
+    pub fn request_end(&self, generation: u64, signals: u32) {
+        self.end_request.send_replace(EndRequest { generation, signals });
+    }
+
     /// Waits until the app-server has ended.
     pub async fn ended(self) {
         if let Err(error) = self.task.await {
@@ -117,6 +129,7 @@ struct SupervisorTask<F> {
     /// Children that this process had before the first generation; they are not ours to end.
     preexisting_children: Vec<ProcessInfo>,
     retired: watch::Receiver<u64>,
+    end_request: watch::Receiver<EndRequest>,
 }
 
 impl<L: Listener, F: Fn(u64) -> L> SupervisorTask<F> {
@@ -201,6 +214,7 @@ impl<L: Listener, F: Fn(u64) -> L> SupervisorTask<F> {
             children: &self.children,
             guard,
             retired: &self.retired,
+            end_request: &self.end_request,
             start_timeout,
             preexisting_children: &self.preexisting_children,
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codex::{Identity, KnownServer, OpenOutput, RecordServer};
+use crate::codex::{Identity, KnownServer, OpenOutput, RecordServer, SharedProcess};
 use crate::storage::{Disk, beside};
 
 /// The version of the file's layout that this program writes and reads.
@@ -24,6 +24,9 @@ struct SharedServerFile {
     pid: u32,
     start_time: String,
     executable: PathBuf,
+    /// Whether codexd started it; absent in files of earlier versions.
+    #[serde(default)]
+    started_by_codexd: bool,
 }
 
 /// Reads the file; `None` when there is none or its content is not valid.
@@ -34,16 +37,19 @@ pub(super) fn known(disk: Disk, path: PathBuf) -> KnownServer {
             None
         })?;
         let file: SharedServerFile = serde_json::from_slice(&text).ok()?;
-        let SharedServerFile { format_version, pid, start_time, executable } = file;
-        (format_version == VERSION).then_some(Identity { pid, start_time, executable })
+        let SharedServerFile { format_version, pid, start_time, executable, started_by_codexd } = file;
+        let identity = Identity { pid, start_time, executable };
+        (format_version == VERSION).then_some(SharedProcess { identity, is_ours: started_by_codexd })
     })
 }
 
 /// Writes the file.
 pub(super) fn record(disk: Disk, path: PathBuf) -> RecordServer {
-    Arc::new(move |identity| {
-        let Identity { pid, start_time, executable } = identity.clone();
-        let file = SharedServerFile { format_version: VERSION, pid, start_time, executable };
+    Arc::new(move |process| {
+        let Identity { pid, start_time, executable } = process.identity.clone();
+        let started_by_codexd = process.is_ours;
+        let file =
+            SharedServerFile { format_version: VERSION, pid, start_time, executable, started_by_codexd };
         let written =
             serde_json::to_vec(&file).map_err(io::Error::from).and_then(|text| disk.replace(&path, &text));
         // Not fatal: a later start asks the socket first.

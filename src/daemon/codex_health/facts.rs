@@ -36,6 +36,8 @@ pub(in crate::daemon) struct RefusedCall {
 pub(in crate::daemon) struct Facts {
     /// The generation that reported it.
     pub(in crate::daemon) generation: u64,
+    /// Whether codexd started it.
+    pub(in crate::daemon) is_ours: bool,
     /// Its user agent, which has its version.
     pub(in crate::daemon) user_agent: Option<String>,
     pub(in crate::daemon) account: Account,
@@ -102,6 +104,10 @@ impl SharedFacts {
             *known = Facts { generation, refused, refusals, was_restarted, offline, ..Facts::default() };
         }
         known
+    }
+
+    pub(in crate::daemon) fn joined(&self, generation: u64, is_ours: bool) {
+        self.of(generation).is_ours = is_ours;
     }
 
     pub(in crate::daemon) fn connected(&self, generation: u64, info: &Value) {

@@ -36,14 +36,16 @@ impl Installed {
     }
 
     /// What to say about an app-server of this version: that the installed one is another.
-    pub(super) fn note(&self, running: &str) -> Option<String> {
+    pub(super) fn note(&self, running: &str, is_ours: bool) -> Option<String> {
+        let then =
+            if is_ours { " \"codexd app-server restart --when-idle\" starts the installed one." } else { "" };
         let known = self.known();
         match &known.version {
             Some(installed) if installed != running => {
-                Some(format!("Codex {installed} is installed, but {running} runs."))
+                Some(format!("Codex {installed} is installed, but {running} runs.{then}"))
             }
             None if known.is_unknown => Some(format!(
-                "The program of Codex has changed since {running} was started, and does not report its version."
+                "The program of Codex has changed since {running} was started, and does not report its version.{then}"
             )),
             _ => None,
         }

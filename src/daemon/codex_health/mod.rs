@@ -14,10 +14,13 @@ pub(in crate::daemon) mod facts;
 mod files;
 mod installed;
 mod installed_check;
+pub(in crate::daemon) mod pending_restart;
+pub(in crate::daemon) mod restart;
 pub(in crate::daemon) mod watch;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::sync::watch::Sender;
 use tokio::sync::{Notify, RwLock};
 
 use crate::codex::protocol::responses::Account;
@@ -31,6 +34,7 @@ use facts::SharedFacts;
 pub(crate) use facts::refused_configuration;
 use files::Files;
 use installed::Installed;
+use pending_restart::PendingRestart;
 
 /// The state of Codex; later versions may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -150,6 +154,8 @@ pub(crate) struct Codex {
     pub(super) gate: RwLock<()>,
     /// Notified when something changes that the watch task checks.
     changed: Notify,
+    /// The restart that a client requested, until the app-server has ended.
+    pub(super) restart: Sender<Option<PendingRestart>>,
     /// Whether the app-server is the demo.
     is_demo: bool,
 }
@@ -164,6 +170,7 @@ impl Codex {
             mcp_servers: FailedMcpServers::default(),
             gate: RwLock::new(()),
             changed: Notify::new(),
+            restart: Sender::default(),
             is_demo,
         }
     }
@@ -173,6 +180,11 @@ impl Codex {
         if self.files.note_start(program) {
             self.facts.login_changed();
         }
+    }
+
+    /// Stores whether codexd started the app-server.
+    pub(super) fn joined(&self, generation: u64, is_ours: bool) {
+        self.facts.joined(generation, is_ours);
     }
 
     /// Stores the answer to `initialize`.
@@ -230,7 +242,8 @@ impl Codex {
             let tested = versions::text(NEWEST_TESTED);
             format!("Codex {version} is newer than {tested}, the newest that this codexd was tested with.")
         });
-        newer.into_iter().chain(self.installed.note(version)).collect()
+        let restart = self.restart.borrow().as_ref().map(PendingRestart::note);
+        newer.into_iter().chain(self.installed.note(version, facts.is_ours)).chain(restart).collect()
     }
 }
 

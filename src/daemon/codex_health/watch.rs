@@ -209,14 +209,14 @@ impl CodexMonitor {
     }
 
     /// Has the app-server of this generation, or the pause after its end, followed by the next one at once.
-    fn retire(&self, generation: u64) {
+    pub(super) fn retire(&self, generation: u64) {
         let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(supervisor) = &*supervisor {
             supervisor.retire(generation);
         }
     }
 
-    fn owns_app_server(&self) -> bool {
+    pub(super) fn owns_app_server(&self) -> bool {
         !self.core.config.server.strategy.has_other_clients()
     }
 }

@@ -1,5 +1,7 @@
 //! The app-server as `GET /v1/codexd/app-server` shows it.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -8,6 +10,8 @@ use crate::codex::protocol::responses::AccountRead;
 use crate::codex::protocol::versions;
 use crate::config::ChildStrategy;
 use crate::daemon::codex_health::facts::Facts;
+use crate::daemon::codex_health::restart::RestartView;
+use crate::daemon::error::DaemonError;
 use crate::daemon::services::Daemon;
 use crate::state::ChildStatus;
 
@@ -39,6 +43,8 @@ pub struct AppServerView {
     pub account: Option<AccountView>,
     /// What else there is to know, each as a sentence.
     pub notes: Vec<String>,
+    /// The restart that a client requested and that waits; `null` when there is none.
+    pub restart: Option<RestartView>,
 }
 
 /// The account of the app-server; it has no secrets.
@@ -61,6 +67,15 @@ impl From<AccountRead> for AccountView {
 }
 
 impl Daemon {
+    /// Restarts the app-server when it has no work, or by force after `drain`; returns what it waits for.
+    pub fn restart_app_server(
+        &self,
+        drain: Option<Duration>,
+        force: bool,
+    ) -> Result<RestartView, DaemonError> {
+        self.codex.restart(drain.unwrap_or(self.core.config.limits.drain_timeout), force)
+    }
+
     /// The app-server, after a look at the installed Codex.
     pub async fn app_server(&self) -> AppServerView {
         self.codex.check_installed().await;
@@ -83,6 +98,7 @@ impl Daemon {
             minimum_version: versions::text(minimum),
             supported: facts.version_numbers().map(|numbers| numbers >= minimum),
             notes: health.notes,
+            restart: self.codex.restart_view(),
             user_agent: facts.user_agent,
             account: facts.account_read.map(AccountView::from),
         }

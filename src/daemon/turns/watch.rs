@@ -102,6 +102,7 @@ impl TurnWatch {
         let mut news = self.core.recorder.view().log.news();
         let mut availability = self.core.availability.clone();
         let mut looked_at = self.core.looked_at.subscribe();
+        let mut restart = self.core.codex.restart.subscribe();
         let stall = self.core.config.limits.stall_timeout;
         let mut tick =
             tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), SILENCE_CHECK_INTERVAL));
@@ -119,6 +120,7 @@ impl TurnWatch {
                 changed = news.changed() => if changed.is_err() { return },
                 changed = availability.changed() => if changed.is_err() { return },
                 changed = looked_at.changed() => if changed.is_err() { return },
+                changed = restart.changed() => if changed.is_err() { return },
                 () = done.notified() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
                 _ = tick.tick(), if any_turn_runs => self.report_silent_turns(stall),

@@ -1,7 +1,7 @@
 // The state of the connection and of the app-server, and the history of its starts.
 
 const RESTARTS_SHOWN = 200;
-const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.installed.changed", "app-server.connected", "app-server.connect.failed"];
+const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.restart.waiting", "app-server.installed.changed", "app-server.connected", "app-server.connect.failed"];
 // How often the page requests the status, in milliseconds: if the log cannot be written, there are no events.
 const STATUS_INTERVAL_MS = 10_000;
 const RATE_SECONDS = 5;
@@ -102,6 +102,19 @@ function drawChild() {
   if (child.stderrTail?.length) facts.push(["Last lines of stderr", child.stderrTail.join("\n")]);
   const list = byId("child-facts");
   list.replaceChildren(...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
+}
+
+// With 0, new turns are accepted until nothing is in progress.
+async function restartCodex() {
+  const note = byId("restart-note");
+  try {
+    const { restart } = await callApi(`${API}/app-server/restart`, { body: { drainSeconds: 0 } });
+    const isBusy = restart.turns.length + restart.requests.length > 0;
+    setText(note, isBusy ? `Codex is restarted when ${plural(restart.turns.length, "turn")} and ${plural(restart.requests.length, "request")} have ended.` : "Codex is being restarted.");
+  } catch (error) {
+    setText(note, messageOf(error));
+  }
+  requestStatus();
 }
 
 // Starts and exits are rare among the events, so the log is searched only when the user opens the panel.

@@ -201,6 +201,7 @@ on("close-cancel", "click", () => byId("close-dialog").close());
 on("show-help", "click", () => byId("help-dialog").showModal());
 on("help-close", "click", () => byId("help-dialog").close());
 on("show-health", "click", toggleHealth);
+on("restart-codex", "click", restartCodex);
 on("show-closed", "change", drawSessions);
 on("more-sessions", "click", () => {
   sessions.shown += SESSIONS_AT_ONCE;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::preview;
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
 
 event_types! {
@@ -26,6 +26,8 @@ event_types! {
             pid: Option<u32> = default,
             /// Whether it is the app-server of the connection before.
             is_known: bool = default,
+            /// Whether codexd started it, in this run or an earlier one.
+            is_ours: bool = default,
         } => Info, {
             let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
             format!("codexd joined the shared app-server at {endpoint}, process {pid}.")
@@ -114,6 +116,23 @@ event_types! {
             /// The reason, as the beginning of a sentence.
             reason: String,
         } => Info, format!("{reason}: restarting the app-server; sessions continue.");
+        /// A restart that a client requested waits for the work of the app-server.
+        "app-server.restart.waiting" => RestartWaiting {
+            /// The generation that is to end.
+            generation: u64,
+            /// The turns that have not ended.
+            turns: Vec<WaitedTurn> = default,
+            /// The IDs of the requests that wait for an answer.
+            requests: Vec<RequestId> = default,
+            /// Whether the app-server was asked to end, and takes no new work.
+            is_ending: bool = default,
+        } => Info, match is_ending {
+            true => "The app-server takes no new work, and exits when what other clients run has ended.".to_owned(),
+            false => {
+                let (turns, requests) = (counted(turns.len(), "turn"), counted(requests.len(), "request"));
+                format!("The restart of the app-server waits for {turns} and {requests}.")
+            }
+        };
         /// An MCP server of a thread did not start.
         "app-server.mcp_server.failed" => McpServerFailed {
             /// The session of the thread, if it is known.
@@ -194,6 +213,18 @@ event_types! {
     }
 }
 
+event_detail! {
+    /// A turn that a restart of the app-server waits for.
+    struct WaitedTurn {
+        /// Its session, if it is known.
+        session_id: Option<SessionId> = default,
+        /// Its thread.
+        thread_id: ThreadId,
+        /// Its ID.
+        turn_id: TurnId,
+    }
+}
+
 /// A detail without members; the message is all that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(inline)]
@@ -225,6 +256,10 @@ event_detail! {
         /// The last lines of its stderr, without secrets.
         stderr_tail: Vec<String> = default,
     }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn exited(code: Option<i32>, signal: Option<&str>, expected: bool) -> String {

@@ -87,7 +87,8 @@ async fn another_installed_codex_is_reported_once_and_started_by_the_next_start(
     assert_eq!((&first["notes"], programs.times_asked("0.169.0")), (&json!([]), 0));
 
     programs.install("0.171.0");
-    let note = "Codex 0.171.0 is installed, but 0.169.0 runs.";
+    let note = "Codex 0.171.0 is installed, but 0.169.0 runs. \"codexd app-server restart --when-idle\" starts the \
+                installed one.";
     for _ in 0..3 {
         let second = app_server(&daemon).await;
         assert_eq!((&second["version"], &second["installedVersion"]), (&json!("0.169.0"), &json!("0.171.0")));
