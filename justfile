@@ -42,6 +42,10 @@ lint:
 deny:
     cargo deny --locked check
 
+# Run the main paths on versions of Codex and print a table, such as: just matrix 0.140.0 0.171.0
+matrix +versions:
+    .ci/matrix {{ versions }}
+
 # Write docs/openapi.json and the recorded answers of the commands anew
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi
