@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codex::CallError;
-use crate::codex::protocol::errors;
+use crate::codex::protocol::{errors, versions};
 use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::ServerRequest;
 
@@ -153,6 +153,29 @@ pub enum DaemonError {
         /// Its error message.
         message: String,
     },
+    /// The app-server does not have the method.
+    #[error(
+        "Codex does not have the method {method}; install version {} or newer with \"{}\".",
+        versions::text(versions::MINIMUM),
+        versions::INSTALL_COMMAND
+    )]
+    UnknownMethod {
+        /// The called method.
+        method: String,
+        /// Its error code.
+        code: i64,
+    },
+    /// The app-server is too old for a turn that must not start twice.
+    #[error(
+        "Codex {version} does not report which turn was started by which request, so it gets no turn with an \
+         Idempotency-Key and no queued turn; install version {} or newer with \"{}\".",
+        versions::text(versions::MINIMUM),
+        versions::INSTALL_COMMAND
+    )]
+    CodexTooOld {
+        /// Its version.
+        version: String,
+    },
     /// The app-server failed, or its response could not be decoded.
     #[error("The app-server failed at {method}: {message}")]
     AppServer {
@@ -216,20 +239,10 @@ const SHUTDOWN_RETRY_AFTER: Duration = Duration::from_secs(2);
 impl DaemonError {
     /// Whether the app-server answered with an error.
     pub(super) fn is_app_server_error(&self) -> bool {
-        matches!(self, DaemonError::Rejected { .. } | DaemonError::AppServer { .. })
-    }
-
-    /// The method that the app-server does not know, if this is such an error.
-    ///
-    /// Codex gives nearly every error the same code, so its text decides.
-    pub(super) fn unknown_method(&self) -> Option<&str> {
-        match self {
-            DaemonError::Rejected { method, message, .. } if errors::is_unknown_method(message) => {
-                Some(method)
-            }
-            DaemonError::AppServer { method, code: Some(errors::METHOD_NOT_FOUND), .. } => Some(method),
-            _ => None,
-        }
+        matches!(
+            self,
+            DaemonError::Rejected { .. } | DaemonError::UnknownMethod { .. } | DaemonError::AppServer { .. }
+        )
     }
 
     /// Whether it is certain that the call had no effect in the app-server.
@@ -237,6 +250,7 @@ impl DaemonError {
         matches!(
             self,
             DaemonError::Rejected { .. }
+                | DaemonError::UnknownMethod { .. }
                 | DaemonError::AppServer { code: Some(_), .. }
                 | DaemonError::Overloaded
         )
@@ -264,6 +278,7 @@ impl From<CallError> for DaemonError {
                 }
                 code => DaemonError::AppServer { method, code: Some(code), message: error.message },
             },
+            CallError::UnknownMethod { method, code } => DaemonError::UnknownMethod { method, code },
             CallError::Malformed { method, reason } => {
                 DaemonError::AppServer { method, code: None, message: reason }
             }

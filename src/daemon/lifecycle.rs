@@ -101,7 +101,11 @@ impl Daemon {
             open: Arc::new(OpenRequests::new(recorder.clone())),
             submissions: Arc::new(Submissions::new(recorder.clone())),
             skipped_items: Arc::default(),
-            codex: Arc::new(Codex::new(plan::codex_home(&config), config.server.demo)),
+            codex: Arc::new(Codex::new(
+                plan::codex_home(&config),
+                config.server.strategy == ChildStrategy::Shared,
+                config.server.demo,
+            )),
         };
         let plan = plan::plan(&config, &recorder.view().identity.daemon_id, &disk, program, &receivers.codex);
         let listener = {

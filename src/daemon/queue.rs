@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::codex::protocol::methods;
 use crate::codex::protocol::responses::ThreadStatusRead;
+use crate::codex::protocol::versions::{REPEATS_MESSAGE_ID, is_older};
 use crate::daemon::app_server::calls::call;
 use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::{Core, require_active};
@@ -44,6 +45,10 @@ impl Queue {
         key: Option<IdempotencyKey>,
     ) -> Result<String, DaemonError> {
         self.core.require_storage()?;
+        let facts = self.core.codex.facts();
+        if let Some(version) = facts.version().filter(|version| is_older(version, REPEATS_MESSAGE_ID)) {
+            return Err(DaemonError::CodexTooOld { version: version.to_owned() });
+        }
         let (waiting, position) = {
             let state = self.core.state();
             let thread_id = session.thread_id.clone().unwrap_or_default();

@@ -152,13 +152,13 @@ impl Sessions {
         params.insert("excludeTurns".to_owned(), true.into());
         let thread = self.threads.open(client, method, &params, thread_id, Wait::Unlimited).await?;
         self.threads.note_attached(client, &thread.thread.id);
-        let newest = newest_turns(&thread.thread.id, 1);
+        let (list, newest) = newest_turns(client, &thread.thread.id, 1);
         let endpoint = self.core.config.server.endpoint.to_string();
         let opened = move |turns: TurnPage, state: &State| {
             open(input, thread, endpoint, turns.data.into_iter().next(), decision, state)
         };
         let wait = Wait::Limited(client.call_timeout());
-        call_and_record(&self.core.recorder, client, methods::THREAD_TURNS_LIST, &newest, wait, opened).await
+        call_and_record(&self.core.recorder, client, list, &newest, wait, opened).await
     }
 }
 

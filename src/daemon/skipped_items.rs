@@ -5,11 +5,12 @@ pub(in crate::daemon) mod table;
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::codex::protocol::items;
 use crate::codex::protocol::responses::TurnPage;
-use crate::codex::protocol::{items, methods, values};
 use crate::daemon::app_server::calls::call;
+use crate::daemon::app_server::read_response::newest_turns_with_items;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
@@ -82,10 +83,9 @@ impl SkippedItemReader {
 
     async fn read_items(&self, thread_id: &ThreadId, turn_id: &TurnId) -> Result<(), DaemonError> {
         let client = self.core.wait_for_client().await?;
-        let mut params =
-            json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
+        let (method, mut params) = newest_turns_with_items(&client, thread_id, PAGE_SIZE);
         for _ in 0..MAX_PAGES {
-            let page: TurnPage = call(&client, methods::THREAD_TURNS_LIST, &params).await?;
+            let page: TurnPage = call(&client, method, &params).await?;
             if let Some(turn) = page.data.into_iter().find(|turn| turn.id == *turn_id) {
                 let items = chosen(&self.table.of(turn_id), turn.items);
                 let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
@@ -130,6 +130,8 @@ fn chosen(missed: &[SkippedItem], items: Vec<Value>) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -220,15 +220,8 @@ impl Threads {
             return;
         }
         // Nothing depends on it, so a failure leaves the records as they are.
-        let Ok(listed) = call::<TurnPage>(
-            client,
-            methods::THREAD_TURNS_LIST,
-            &newest_turns(thread_id, NEWEST_TURNS_LIMIT),
-        )
-        .await
-        else {
-            return;
-        };
+        let (method, params) = newest_turns(client, thread_id, NEWEST_TURNS_LIMIT);
+        let Ok(listed) = call::<TurnPage>(client, method, &params).await else { return };
         let thread_id = thread_id.clone();
         let correct = move |state: &State| {
             let settled = listed.data.iter().filter_map(|found| {

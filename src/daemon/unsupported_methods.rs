@@ -14,17 +14,13 @@ pub(super) struct UnsupportedMethods {
 impl UnsupportedMethods {
     /// Records a failed call; `true` when it failed because there is no such method, which is logged the first time.
     pub(super) fn note(&self, generation: u64, error: &DaemonError) -> bool {
-        let Some(method) = error.unknown_method() else { return false };
+        let DaemonError::UnknownMethod { method, .. } = error else { return false };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != generation {
             *known = (generation, HashSet::new());
         }
-        if known.1.insert(method.to_owned()) {
-            tracing::warn!(
-                generation,
-                method,
-                "this app-server is too old to report the state of a turn: {error}"
-            );
+        if known.1.insert(method.clone()) {
+            tracing::warn!(generation, method, "the state of a turn cannot be read: {error}");
         }
         true
     }

@@ -219,6 +219,7 @@ pub(super) const ROUTES: &[Route] = &[
                 error::TURN_INTERRUPTED,
                 error::NO_TURN,
                 error::QUEUE_FULL,
+                error::CODEX_TOO_OLD,
                 error::OUTCOME_UNKNOWN,
             ],
         ],

@@ -49,9 +49,11 @@ pub fn is_nothing_to_interrupt(message: &str) -> bool {
     message.contains("no active turn to interrupt")
 }
 
-/// Whether the app-server does not have the method (measured on 0.105.0 to 0.171.0).
-pub fn is_unknown_method(message: &str) -> bool {
-    message.contains("unknown variant")
+/// Whether the app-server does not have the method that was called (measured on 0.105.0 to 0.171.0: the message lists all
+/// methods that it has).
+pub fn is_unknown_method(method: &str, code: i64, message: &str) -> bool {
+    code == METHOD_NOT_FOUND
+        || message.contains(&format!("unknown variant `{method}`, expected one of `initialize`"))
 }
 
 /// Why a call was refused because of a configuration, by the message of its error.

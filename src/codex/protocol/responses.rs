@@ -30,15 +30,44 @@ pub struct OpenThread {
     pub id: ThreadId,
 }
 
-/// The answer to `thread/turns/list`.
+/// The newest turns of a thread: the answer to `thread/turns/list`, or to `thread/read` with all turns.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(try_from = "TurnsAnswer")]
 pub struct TurnPage {
     /// The turns, the newest first.
     pub data: Vec<ListedTurn>,
     /// Where the next page begins.
-    #[serde(default)]
     pub next_cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TurnsAnswer {
+    data: Option<Vec<ListedTurn>>,
+    #[serde(default)]
+    next_cursor: Option<String>,
+    thread: Option<ThreadTurns>,
+}
+
+/// A thread with its turns, the oldest first.
+#[derive(Debug, Deserialize)]
+struct ThreadTurns {
+    turns: Vec<ListedTurn>,
+}
+
+impl TryFrom<TurnsAnswer> for TurnPage {
+    type Error = &'static str;
+
+    fn try_from(answer: TurnsAnswer) -> Result<Self, Self::Error> {
+        let TurnsAnswer { data, next_cursor, thread } = answer;
+        match (data, thread) {
+            (Some(data), _) => Ok(Self { data, next_cursor }),
+            (None, Some(ThreadTurns { turns })) => {
+                Ok(Self { data: turns.into_iter().rev().collect(), next_cursor: None })
+            }
+            (None, None) => Err("missing field `data`"),
+        }
+    }
 }
 
 /// A turn of a list.

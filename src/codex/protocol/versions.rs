@@ -15,6 +15,8 @@ pub fn minimum(is_shared: bool) -> [u64; 3] {
 /// The first version, as major and minor, that reports the client ID of a turn (`clientUserMessageId`,
 /// `clientId`).
 pub const REPEATS_MESSAGE_ID: (u64, u64) = (0, 140);
+/// The first version, as major and minor, that has `thread/turns/list`; before, `thread/read` has the turns.
+pub const LISTS_TURNS: (u64, u64) = (0, 130);
 /// From this version on `thread/resume` and `thread/fork` keep the approval policy of the thread; before, they take the
 /// default, which `untrusted` changes (0.140.0 takes the default, 0.160.1 keeps, measured).
 pub const KEEPS_APPROVAL_POLICY: (u64, u64) = (0, 160);
@@ -39,6 +41,34 @@ pub fn in_output(output: &str) -> Option<&str> {
     numbers(version).map(|_| version)
 }
 
+/// Why a version is too old, as a sentence; `None` when it is not, and for one that cannot be read.
+pub fn why_too_old(version: &str, is_shared: bool) -> Option<String> {
+    let numbers = numbers(version)?;
+    if numbers < MINIMUM {
+        return Some(format!(
+            "Codex {version} is older than {}, the oldest that codexd works with; it gets no turn with an \
+             Idempotency-Key and no queued turn.",
+            text(MINIMUM)
+        ));
+    }
+    (numbers < minimum(is_shared)).then(|| {
+        format!(
+            "Codex {version} is older than {}, the oldest for --server-strategy shared: in a terminal it does not use \
+             the shared app-server.",
+            text(MINIMUM_SHARED)
+        )
+    })
+}
+
+/// That a version is newer than every one that codexd was tested with, as a sentence.
+pub fn why_untested(version: &str) -> Option<String> {
+    let is_newer = numbers(version)? > NEWEST_TESTED;
+    let tested = text(NEWEST_TESTED);
+    is_newer.then(|| {
+        format!("Codex {version} is newer than {tested}, the newest that this codexd was tested with.")
+    })
+}
+
 /// Three numbers as a version.
 pub fn text([major, minor, patch]: [u64; 3]) -> String {
     format!("{major}.{minor}.{patch}")
@@ -49,11 +79,6 @@ pub fn numbers(version: &str) -> Option<[u64; 3]> {
     let (numbers, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
     let numbers: Vec<u64> = numbers.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
     numbers.try_into().ok()
-}
-
-/// The numbers of the version in a user agent.
-pub fn numbers_in_user_agent(agent: &str) -> Option<[u64; 3]> {
-    numbers(in_user_agent(agent)?)
 }
 
 /// Whether a version is older than the `(major, minor)` that brought something; `false` for one that cannot be read.
@@ -68,7 +93,7 @@ mod tests {
 
     #[test]
     fn version_is_read_from_the_user_agent() {
-        let version = numbers_in_user_agent;
+        let version = |agent: &str| numbers(in_user_agent(agent)?);
         assert_eq!(version("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)"), Some([0, 169, 0]));
         assert_eq!(version("codexd/0.1000.0-alpha.3 (x)"), Some([0, 1000, 0]));
         assert_eq!(version("codexd/new"), None);
@@ -78,6 +103,12 @@ mod tests {
         for other in ["v22.1.0", "codex-cli", "codex-cli new", "Usage: codex-cli 0.1.0", ""] {
             assert_eq!(in_output(other), None, "{other}");
         }
+        assert_eq!(why_untested("0.171.0"), None);
+        assert!(
+            why_untested("0.172.0-alpha.1")
+                .is_some_and(|why| why.contains("0.172.0-alpha.1 is newer than 0.171.0"))
+        );
+        assert_eq!(why_too_old("0.140.0", false), None);
         assert!(is_older("0.139.9", REPEATS_MESSAGE_ID) && !is_older("0.140.0-alpha.1", REPEATS_MESSAGE_ID));
         assert!(!is_older("new", REPEATS_MESSAGE_ID));
     }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::call_error::CallError;
 use super::wire::RpcError;
+use crate::codex::protocol::errors;
 
 /// Receives the outcome of each call that was answered: its method, and the error if there was one.
 pub(crate) type Observer = dyn Fn(&'static str, Option<&RpcError>) + Send + Sync;
@@ -52,7 +53,13 @@ impl PendingCall {
         if let Some(observer) = self.observer.get() {
             observer(self.method, outcome.as_ref().err());
         }
-        let refused = |error| CallError::Refused { method: self.method.to_owned(), error };
+        let refused = |error: RpcError| {
+            let method = self.method.to_owned();
+            match errors::is_unknown_method(&method, error.code, &error.message) {
+                true => CallError::UnknownMethod { method, code: error.code },
+                false => CallError::Refused { method, error },
+            }
+        };
         self.on_reply.on_reply(outcome.map_err(refused));
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::check::Check;
 use crate::codex::protocol::environment::CONTROL_SOCKET;
-use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
+use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND};
 use crate::codex::protocol::{methods, notifications, responses};
 use crate::codex::{
     AppServerEvent, Availability, Backlog, CallError, Client, Listener, StopPace, Supervisor,
@@ -47,7 +47,11 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
         }
     }
     match probe(config).await {
-        Ok(probe) => checks.extend([app_server(&probe), version(&probe.report.info), login(&probe)]),
+        Ok(probe) => checks.extend([
+            app_server(&probe),
+            version(&probe.report.info, server.strategy == ChildStrategy::Shared),
+            login(&probe),
+        ]),
         Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
     }
     checks
@@ -142,25 +146,21 @@ fn app_server(probe: &Probe) -> Check {
     }
 }
 
-fn version(info: &Value) -> Check {
+fn version(info: &Value, is_shared: bool) -> Check {
     let agent = responses::user_agent(info);
-    let Some(numbers) = versions::numbers_in_user_agent(agent) else {
+    let Some(version) = versions::in_user_agent(agent).filter(|version| versions::numbers(version).is_some())
+    else {
         return Check::warn(
             "version",
             format!("It reports no version; its user agent is {agent:?}."),
             "Check that --server-command is the intended Codex.",
         );
     };
-    let version = versions::in_user_agent(agent).unwrap_or_default();
-    if numbers < MINIMUM {
-        let [a, b, c] = MINIMUM;
-        return Check::fail(
-            "version",
-            format!("Codex {version} is older than {a}.{b}.{c}, the oldest supported version."),
-            format!("Install a newer one: {INSTALL_COMMAND}"),
-        );
+    if let Some(why) = versions::why_too_old(version, is_shared) {
+        return Check::fail("version", why, format!("Install a newer one: {INSTALL_COMMAND}"));
     }
-    Check::ok("version", format!("Codex {version}."))
+    let untested = versions::why_untested(version).unwrap_or_else(|| format!("Codex {version}."));
+    Check::ok("version", untested)
 }
 
 fn login(probe: &Probe) -> Check {
@@ -227,11 +227,11 @@ mod tests {
 
     #[test]
     fn doctor_compares_version_from_user_agent() {
-        let judge = |agent: &str| version(&json!({ "userAgent": agent }));
+        let judge = |agent: &str| version(&json!({ "userAgent": agent }), false);
         for (agent, status, text) in [
             ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", CheckStatus::Ok, "Codex 0.169.0."),
-            ("codexd/0.1000.0-alpha.3 (x)", CheckStatus::Ok, "Codex 0.1000.0-alpha.3."),
-            ("codexd/1.0.0", CheckStatus::Ok, "Codex 1.0.0."),
+            ("codexd/0.1000.0-alpha.3 (x)", CheckStatus::Ok, "0.1000.0-alpha.3 is newer than 0.171.0"),
+            ("codexd/1.0.0", CheckStatus::Ok, "Codex 1.0.0 is newer than"),
             ("codexd/0.99.7 (x)", CheckStatus::Fail, "0.99.7 is older than 0.140.0"),
             ("codexd/0.140.0 (x)", CheckStatus::Ok, "Codex 0.140.0."),
             ("codexd", CheckStatus::Warn, "its user agent is \"codexd\""),
@@ -241,6 +241,9 @@ mod tests {
             assert_eq!(check.status, status, "{agent}");
             assert!(check.detail.contains(text), "{}", check.detail);
         }
+        let shared = version(&json!({ "userAgent": "codexd/0.159.0 (x)" }), true);
+        assert_eq!(shared.status, CheckStatus::Fail);
+        assert!(shared.detail.contains("shared"), "{}", shared.detail);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::sync::watch::Sender;
 use tokio::sync::{Notify, RwLock};
 
 use crate::codex::protocol::responses::Account;
-use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM, NEWEST_TESTED};
+use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND};
 use crate::codex::protocol::{errors, methods};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
@@ -156,13 +156,15 @@ pub(crate) struct Codex {
     changed: Notify,
     /// The restart that a client requested, until the app-server has ended.
     pub(super) restart: Sender<Option<PendingRestart>>,
+    /// Whether the app-server is shared with Codex in a terminal.
+    is_shared: bool,
     /// Whether the app-server is the demo.
     is_demo: bool,
 }
 
 impl Codex {
     /// Of an app-server that reads these files; none are checked without a directory.
-    pub(super) fn new(codex_home: Option<std::path::PathBuf>, is_demo: bool) -> Self {
+    pub(super) fn new(codex_home: Option<std::path::PathBuf>, is_shared: bool, is_demo: bool) -> Self {
         Self {
             facts: SharedFacts::default(),
             files: Files::new(codex_home),
@@ -171,6 +173,7 @@ impl Codex {
             gate: RwLock::new(()),
             changed: Notify::new(),
             restart: Sender::default(),
+            is_shared,
             is_demo,
         }
     }
@@ -218,7 +221,7 @@ impl Codex {
     /// The health of Codex now.
     pub(super) fn health(&self, now: &Availability) -> CodexHealth {
         let facts = self.facts.now();
-        let health = judge(now, &facts, self.files.config_path().as_deref());
+        let health = judge(now, &facts, self.files.config_path().as_deref(), self.is_shared);
         if self.is_demo {
             return health.of_demo();
         }
@@ -237,18 +240,19 @@ impl Codex {
 
     fn notes(&self, now: &Availability, facts: &facts::Facts) -> Vec<String> {
         let (Availability::Ready(_), Some(version)) = (now, facts.version()) else { return Vec::new() };
-        let is_newer = facts.version_numbers().is_some_and(|numbers| numbers > NEWEST_TESTED);
-        let newer = is_newer.then(|| {
-            let tested = versions::text(NEWEST_TESTED);
-            format!("Codex {version} is newer than {tested}, the newest that this codexd was tested with.")
-        });
+        let newer = versions::why_untested(version);
         let restart = self.restart.borrow().as_ref().map(PendingRestart::note);
         newer.into_iter().chain(self.installed.note(version, facts.is_ours)).chain(restart).collect()
     }
 }
 
 /// What follows from the availability and the facts.
-fn judge(now: &Availability, facts: &facts::Facts, config: Option<&std::path::Path>) -> CodexHealth {
+fn judge(
+    now: &Availability,
+    facts: &facts::Facts,
+    config: Option<&std::path::Path>,
+    is_shared: bool,
+) -> CodexHealth {
     use CodexState::{
         ConfigBroken, CrashLoop, LoginRefused, NoAccount, NotStarted, Offline, Ready, Restarting, SlowStart,
         Starting, Stopped, TooOld, Unreachable,
@@ -282,11 +286,7 @@ fn judge(now: &Availability, facts: &facts::Facts, config: Option<&std::path::Pa
             format!("Codex refuses its configuration: {reason}. {}", correct()),
         );
     }
-    if let (Some(version), Some(numbers)) = (facts.version(), facts.version_numbers())
-        && numbers < MINIMUM
-    {
-        let minimum = versions::text(MINIMUM);
-        let message = format!("Codex {version} is older than {minimum}, the oldest that codexd works with.");
+    if let Some(message) = facts.version().and_then(|version| versions::why_too_old(version, is_shared)) {
         return CodexHealth::new(TooOld, message).with_command(INSTALL_COMMAND);
     }
     if facts.account == Account::Missing {
@@ -339,7 +339,7 @@ mod tests {
     fn judge_puts_availability_before_the_facts() {
         let config = Some(std::path::Path::new("/h/config.toml"));
         let facts = Facts { refused: Some("401".to_owned()), ..Facts::default() };
-        let of = |now: &Availability| judge(now, &facts, config);
+        let of = |now: &Availability| judge(now, &facts, config, false);
         let refused = "The app-server exited with code 1. Error output: Error: approval_policy = \"untrusted\" is no \
                        longer supported; remove this setting.";
         for (now, state) in [
@@ -361,13 +361,21 @@ mod tests {
     #[test]
     fn judge_uses_the_facts_while_the_app_server_is_ready() {
         let ready = Availability::Ready(Client::new(1, std::time::Duration::from_secs(30)).0);
-        let of = |facts: Facts| judge(&ready, &facts, None);
+        let of = |facts: Facts| judge(&ready, &facts, None, false);
         assert_eq!(of(Facts::default()).state, CodexState::Ready);
         let version =
             |version: &str| Facts { user_agent: Some(format!("codexd/{version} (x)")), ..Facts::default() };
         let old = of(version("0.139.9"));
         assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL_COMMAND)));
         assert_eq!(of(version("0.140.0")).state, CodexState::Ready);
+        let shared = judge(&ready, &version("0.159.1"), None, true);
+        assert_eq!(shared.state, CodexState::TooOld);
+        assert!(
+            shared.message.contains("older than 0.160.0") && shared.message.contains("shared"),
+            "{}",
+            shared.message
+        );
+        assert_eq!(judge(&ready, &version("0.160.0"), None, true).state, CodexState::Ready);
         let without =
             Facts { account: Account::Missing, refused: Some("401".to_owned()), ..Facts::default() };
         let without = of(without);

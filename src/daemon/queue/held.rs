@@ -45,6 +45,7 @@ impl StartFailure {
     pub(in crate::daemon) fn while_starting_turn(error: DaemonError) -> Self {
         match &error {
             DaemonError::OutcomeUnknown { .. } => StartFailure::Hold(HoldCause::OutcomeUnknown, error),
+            DaemonError::CodexTooOld { .. } => StartFailure::Hold(HoldCause::TurnRefused, error),
             DaemonError::ThreadUnavailable { .. } => StartFailure::Hold(HoldCause::ThreadUnavailable, error),
             _ => Self::hold_if_refused(HoldCause::TurnRefused, error),
         }

@@ -8,12 +8,10 @@ use std::io;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::json;
-
 use crate::codex::Client;
 use crate::codex::protocol::responses::{ListedTurn, TurnPage};
-use crate::codex::protocol::{methods, values};
 use crate::daemon::app_server::calls::call;
+use crate::daemon::app_server::read_response::newest_turns_with_items;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::recovery::is_foldable;
@@ -175,9 +173,9 @@ pub(super) async fn list_turn(
     thread_id: &ThreadId,
     turn_id: &TurnId,
 ) -> Result<Option<ListedTurn>, DaemonError> {
-    let mut params = json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
+    let (method, mut params) = newest_turns_with_items(client, thread_id, PAGE_SIZE);
     loop {
-        let page: TurnPage = call(client, methods::THREAD_TURNS_LIST, &params).await?;
+        let page: TurnPage = call(client, method, &params).await?;
         if let Some(found) = page.data.into_iter().find(|turn| turn.id == *turn_id) {
             return Ok(Some(found));
         }

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::codex::Client;
 use crate::codex::protocol::responses::{ListedTurn, TurnPage};
-use crate::codex::protocol::{methods, values};
+use crate::codex::protocol::values;
 use crate::daemon::app_server::calls::call;
+use crate::daemon::app_server::read_response::newest_turns_with_items;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::ids::ThreadId;
@@ -26,9 +27,8 @@ pub(in crate::daemon) async fn read_turns(
     client: &Client,
     thread_id: &ThreadId,
 ) -> Result<(), DaemonError> {
-    let params =
-        json!({ "threadId": thread_id, "limit": NEWEST_TURNS_LIMIT, "itemsView": values::ITEMS_FULL });
-    let listed: TurnPage = call(client, methods::THREAD_TURNS_LIST, &params).await?;
+    let (method, params) = newest_turns_with_items(client, thread_id, NEWEST_TURNS_LIMIT);
+    let listed: TurnPage = call(client, method, &params).await?;
     let thread_id = thread_id.clone();
     core.record_durably(move |state| {
         // Oldest first, as they happened.

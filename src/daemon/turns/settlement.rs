@@ -86,9 +86,8 @@ pub(in crate::daemon) async fn read_thread(
     {
         return status.map(|is_active| ThreadReport { is_active, turns: Vec::new() });
     }
-    let listed =
-        call::<TurnPage>(client, methods::THREAD_TURNS_LIST, &newest_turns(thread_id, NEWEST_TURNS_LIMIT))
-            .await;
+    let (method, params) = newest_turns(client, thread_id, NEWEST_TURNS_LIMIT);
+    let listed = call::<TurnPage>(client, method, &params).await;
     let turns: Vec<_> = match listed {
         Ok(turns) => turns.data.into_iter().map(|turn| (turn.id, turn.status, turn.error)).collect(),
         Err(error) if error.is_refusal() && status.is_ok() => Vec::new(),

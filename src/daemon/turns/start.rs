@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::codex::protocol::responses::{ListedTurn, SteeredTurn, TurnPage};
-use crate::codex::protocol::{errors, items, methods, values, versions};
+use crate::codex::protocol::{errors, items, methods, versions};
 use crate::codex::{Client, Wait};
 use crate::daemon::app_server::calls::{call, call_and_record};
+use crate::daemon::app_server::read_response::newest_turns_with_items;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
@@ -71,6 +72,11 @@ impl TurnStarter {
             return Ok(turn_id);
         }
         let session_id = &submission.session_id;
+        if start.is_tracked
+            && let Some(version) = client.older_than(versions::REPEATS_MESSAGE_ID)
+        {
+            return Err(DaemonError::CodexTooOld { version: version.to_owned() });
+        }
         if start.is_tracked {
             let submitted = TurnEvent::Submitted {
                 session_id: session_id.clone(),
@@ -274,11 +280,10 @@ async fn find_turn(
     let oldest = since.map(|since| since.as_second() - MAX_CLOCK_STEP_SECONDS);
     let is_it = |item: &Value| items::is_user_message_of(item, client_message_id);
     let is_older = |turn: &ListedTurn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
-    let mut params =
-        json!({ "threadId": thread_id, "limit": SEARCH_PAGE_SIZE, "itemsView": values::ITEMS_FULL });
+    let (method, mut params) = newest_turns_with_items(client, thread_id, SEARCH_PAGE_SIZE);
     let mut is_newest = true;
     loop {
-        let page: TurnPage = call(client, methods::THREAD_TURNS_LIST, &params).await?;
+        let page: TurnPage = call(client, method, &params).await?;
         for turn in page.data {
             if turn.items.iter().any(is_it) {
                 return Ok(Some(Found { turn, is_newest }));

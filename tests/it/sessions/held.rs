@@ -13,7 +13,7 @@ use crate::api::{
 };
 use crate::duplex::delete;
 use crate::support::daemon::Daemon;
-use crate::support::http::{ApiResponse, request};
+use crate::support::http::{ApiResponse, post, request};
 use crate::support::wait::wait_until_async;
 
 /// Requests that a held queue is resumed; returns the response of any status.
@@ -184,36 +184,63 @@ async fn repeated_request_finds_turn_after_many_later_turns() {
 #[tokio::test]
 async fn turn_with_unknown_outcome_is_not_rerun_on_old_codex() {
     let app_server = RecordingAppServer::new();
-    let with_old_version = |app_server: &RecordingAppServer| {
+    // An old Codex does not report the IDs that a newer one has stored.
+    let old = |app_server: &RecordingAppServer| {
         app_server.builder_with_script(
-            "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; }",
+            "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; } \
+             | sed -u 's/\"clientId\":\"[^\"]*\"/\"clientId\":null/g'",
         )
     };
-    let mut daemon = with_old_version(&app_server).start().await;
+    let mut daemon = app_server.builder_without_user_messages().start().await;
     let session_id = new_session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
     daemon.stop().await;
-    let mut daemon = with_old_version(&app_server).state_from(&daemon).start().await;
+
+    let mut daemon = old(&app_server).state_from(&daemon).start().await;
     let unknown = post_keyed(&daemon, TURN, "k", &body).await;
     assert!(unknown.error(409, "outcome_unknown").contains("0.130.0"), "{}", unknown.text);
+    // What could start twice is refused, with the version to install; the rest is accepted.
+    let hello = json!({ "sessionId": session_id, "input": "hello" });
+    let refused = post_keyed(&daemon, TURN, "other", &hello).await;
+    assert!(refused.error(409, "codex_too_old").contains("install version 0.140.0"), "{}", refused.text);
+    let running = start_turn(&daemon, &session_id, "hang").await;
+    let queued_turn = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" });
+    let refused = post(&daemon, TURN, &queued_turn).await;
+    assert_eq!(refused.json["details"]["version"], "0.130.0");
+    refused.error(409, "codex_too_old");
+    end_hanging_turn(&daemon, &session_id, &running).await;
+    wait_until_idle(&daemon, &session_id).await;
+    daemon.stop().await;
+
+    let mut daemon = app_server.builder_without_user_messages().state_from(&daemon).start().await;
+    post_keyed(&daemon, TURN, "other", &hello).await.data(202);
+    wait_until_idle(&daemon, &session_id).await;
     let running = start_turn(&daemon, &session_id, "hang").await;
     let unknown_turn = queue(&daemon, &session_id, "hang answer-never").await;
     let next = queue(&daemon, &session_id, "next").await;
+    let before = started_turns(&daemon).len();
     end_hanging_turn(&daemon, &session_id, &running).await;
-    wait_for_event_type(&daemon, "turn.submitted").await;
     wait_until_async("the turn without a response", async || {
-        (started_turns(&daemon).len() == 3).then_some(())
+        (started_turns(&daemon).len() == before + 1).then_some(())
     })
     .await;
     daemon.kill().await;
 
-    let daemon = with_old_version(&app_server).state_from(&daemon).start().await;
+    let mut daemon = old(&app_server).state_from(&daemon).start().await;
     let hold = wait_for_hold(&daemon, &session_id, "outcomeUnknown").await;
     assert_eq!((&hold["queueId"], &hold["automatic"]), (&json!(unknown_turn), &json!(false)));
-    assert_eq!(queued(&daemon, &session_id).await, [unknown_turn.clone(), next]);
+    assert_eq!(queued(&daemon, &session_id).await, [unknown_turn.clone(), next.clone()]);
     let path = format!("{SESSIONS}/{session_id}/queue/{unknown_turn}");
     delete(&daemon, &path).await.data(200);
+    let hold = wait_for_hold(&daemon, &session_id, "turnRefused").await;
+    assert_eq!(hold["queueId"], json!(next));
+    assert!(hold["reason"].as_str().unwrap().contains("Codex 0.130.0"), "{hold}");
+    daemon.stop().await;
+
+    let daemon = app_server.builder().state_from(&daemon).start().await;
+    resume(&daemon, &session_id).await.data(202);
     drained_queue(&daemon, &session_id).await;
-    assert_eq!(app_server.calls("turn/start").len(), 4, "a turn ran more than once");
+    wait_until_idle(&daemon, &session_id).await;
+    assert_eq!(app_server.calls("turn/start").len(), 6, "a turn ran more than once");
 }

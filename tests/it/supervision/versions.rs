@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{child, generation, signal};
-use crate::api::{new_session, start_turn, wait_until_idle, wait_until_ready};
+use crate::api::{
+    create_session, new_session, start_turn, text, wait_for_turn_end, wait_until_idle, wait_until_ready,
+};
 use crate::cli::CliUser;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::fake_codex::fake_codex;
@@ -135,4 +137,48 @@ async fn version_of_another_program_is_unknown() {
     let notes = app_server(&daemon).await["notes"].clone();
     assert!(notes[0].as_str().unwrap().contains("does not report its version"), "{notes}");
     assert_eq!(count(&daemon, "app-server.installed.changed"), 1);
+}
+
+#[tokio::test]
+async fn turns_of_codex_without_turn_list_are_read_from_the_thread() {
+    let startup = "version=0.118.0 without=thread/turns/list";
+    let daemon = Daemon::builder().startup(startup).arg("--stall-timeout=1").start().await;
+    wait_until_ready(&daemon).await;
+    let shown = app_server(&daemon).await;
+    assert_eq!((&shown["version"], &shown["supported"]), (&json!("0.118.0"), &json!(false)));
+    let first = create_session(&daemon, json!({})).await;
+    let session = text(&first["sessionId"]);
+    let turn_id = start_turn(&daemon, &session, "text=hello").await;
+    wait_until_idle(&daemon, &session).await;
+    // A resume reads the newest turn, and the end of a turn that was not heard of is read too.
+    let resumed = create_session(&daemon, json!({ "threadId": first["threadId"] })).await;
+    assert_eq!((&resumed["lastTurnId"], &resumed["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
+    let lost = start_turn(&daemon, &session, "lose-everything-after-deltas").await;
+    assert_eq!(wait_for_turn_end(&daemon, &session, &json!(lost)).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn method_that_codex_does_not_have_is_reported_in_one_sentence() {
+    let daemon = Daemon::builder().startup("without=model/list").start().await;
+    let refused = get(&daemon, "/v1/codexd/models").await;
+    let message = refused.error(400, "app_server_rejected");
+    assert_eq!(
+        message,
+        "Codex does not have the method model/list; install version 0.140.0 or newer with \"npm install --global \
+         @openai/codex\"."
+    );
+    assert_eq!(refused.json["details"]["code"], -32600);
+    assert!(refused.text.len() < 500, "{}", refused.text);
+}
+
+#[tokio::test]
+async fn newer_codex_than_tested_is_used_and_noted() {
+    let daemon = Daemon::builder().startup("version=0.999.0").start().await;
+    wait_until_ready(&daemon).await;
+    let shown = app_server(&daemon).await;
+    let note = "Codex 0.999.0 is newer than 0.171.0, the newest that this codexd was tested with.";
+    assert_eq!((&shown["supported"], &shown["notes"]), (&json!(true), &json!([note])));
+    let session = new_session(&daemon).await;
+    start_turn(&daemon, &session, "hello").await;
+    assert_eq!(wait_until_idle(&daemon, &session).await["lastTurnStatus"], "completed");
 }
