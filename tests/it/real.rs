@@ -32,6 +32,11 @@ use crate::support::http::{ApiResponse, get, post};
 use crate::support::model::MockModel;
 use crate::support::websocket::EventStream;
 
+/// A turn that waits in a command until [`Stage::end_waiting_command`]; what steers it is the next that the model gets.
+///
+/// Codex before 0.169 sends a steer only with the next request to the model, so it cannot end a model that hangs.
+const WAITING_PROMPT: &str = "mock:shell=[until test -e released; do sleep 0.05; done]";
+
 /// A daemon with its event stream, Codex home and model; the fields are dropped in this order.
 struct Stage {
     events: EventStream,
@@ -82,6 +87,11 @@ impl Stage {
         let data = answer.data(202);
         assert_eq!(data["accepted"], true);
         data["turnId"].as_str().unwrap().to_owned()
+    }
+
+    /// Ends the command of [`WAITING_PROMPT`].
+    fn end_waiting_command(&self) {
+        std::fs::write(self.home.workspace().join("released"), "").unwrap();
     }
 
     /// Collects all events up to the end of this turn.

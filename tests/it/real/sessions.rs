@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::app_server::AppServer;
-use super::{Stage, create_session, submit};
+use super::{Stage, WAITING_PROMPT, create_session, submit};
 use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
 use crate::support::http::{ApiResponse, get, post, request};
@@ -130,7 +130,7 @@ async fn turn_cut_off_by_kill_fails_and_then_takes_thread_outcome() {
 async fn turn_queue_runs_in_order_and_survives_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    let running = stage.start_turn(&session, "zero mock:hang").await;
+    let running = stage.start_turn(&session, &format!("zero {WAITING_PROMPT}")).await;
     wait_for_start(&mut stage).await;
     for prompt in ["one mock:deltas=1", "two mock:deltas=1"] {
         let answer = submit_with(&stage, &session, prompt, json!({ "whenBusy": "queue" })).await;
@@ -139,6 +139,7 @@ async fn turn_queue_runs_in_order_and_survives_restart() {
     }
     let steered = submit_with(&stage, &session, "mock:deltas=1", json!({ "whenBusy": "steer" })).await;
     assert_eq!(turn_id_of(&steered), running, "a steer of the running turn is not queued");
+    stage.end_waiting_command();
     assert_eq!(stage.rest_of(&running).await.status(), "completed");
     for prompt in ["one", "two"] {
         let is_started = |event: &Value| event["type"] == "app-server.turn.started";

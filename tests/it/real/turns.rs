@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Stage, submit};
+use super::{Stage, WAITING_PROMPT, submit};
 use crate::support::http::post;
 use crate::support::model::text_of_deltas;
 
@@ -69,8 +69,7 @@ async fn model_failure_is_retried_and_then_fails_turn() {
 async fn running_turn_accepts_steering_and_rejects_second_turn() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    // The model sends nothing, so the turn lasts until it is steered.
-    let turn_id = stage.start_turn(&session, "mock:hang").await;
+    let turn_id = stage.start_turn(&session, WAITING_PROMPT).await;
     let is_started = |event: &Value| event["type"] == "app-server.turn.started";
     stage.events.wait_for("the start of the turn", is_started).await;
     assert_eq!(stage.record(&session).await["currentTurnId"], turn_id);
@@ -83,6 +82,7 @@ async fn running_turn_accepts_steering_and_rejects_second_turn() {
     submit(&stage.daemon, &steering).await.error(400, "app_server_rejected");
     steering["expectedTurnId"] = json!(turn_id);
     assert_eq!(submit(&stage.daemon, &steering).await.data(202)["turnId"], turn_id);
+    stage.end_waiting_command();
 
     let turn = stage.rest_of(&turn_id).await;
     assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(2)));
