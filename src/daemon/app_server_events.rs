@@ -70,7 +70,8 @@ impl EventHandler {
             notifications::SERVER_REQUEST_RESOLVED => {
                 let Some(request_id) = notifications::resolved_request(params) else { return };
                 self.flush();
-                self.to.open.resolved_by_app_server(self.generation, request_id.get());
+                let has_other_clients = self.to.config.server.strategy.has_other_clients();
+                self.to.open.resolved_by_app_server(self.generation, request_id.get(), has_other_clients);
             }
             notifications::TURN_COMPLETED => {
                 let Some(turn_id) = notifications::completed_turn(params) else { return };

@@ -55,7 +55,7 @@ pub enum DaemonError {
     #[error("Unknown codexd request \"{0}\".")]
     UnknownRequest(RequestId),
     /// The server request was answered before, or the app-server no longer waits for it.
-    #[error("Request \"{}\" is already resolved.", .0.request_id)]
+    #[error("Request \"{}\" is already resolved. {}", .0.request_id, .0.resolution())]
     AlreadyResolved(Arc<ServerRequest>),
     /// The session is closed and accepts no turns.
     #[error(

@@ -26,6 +26,7 @@ use crate::daemon::threads::{Threads, on_thread};
 use crate::daemon::trust::decision::TrustDecision;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::Turns;
+use crate::daemon::turns::corrections::read_turns;
 use crate::ids::{SessionId, ThreadId};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State};
 use crate::time::rfc3339_now;
@@ -158,7 +159,16 @@ impl Sessions {
             open(input, thread, endpoint, turns.data.into_iter().next(), decision, state)
         };
         let wait = Wait::Limited(client.call_timeout());
-        call_and_record(&self.core.recorder, client, list, &newest, wait, opened).await
+        let recorder = &self.core.recorder;
+        let session_id = call_and_record(recorder, client, list, &newest, wait, opened).await?;
+        // What a turn of another client did before is not heard of, and neither is its end if that was meanwhile.
+        if self.core.config.server.strategy.has_other_clients()
+            && let Some(thread_id) = &self.core.session(&session_id)?.thread_id
+            && let Err(error) = read_turns(&self.core, client, thread_id).await
+        {
+            tracing::warn!(%error, %thread_id, "failed to read the turns of a thread");
+        }
+        Ok(session_id)
     }
 }
 

@@ -34,6 +34,8 @@ pub enum ResolvedBy {
     Timeout,
     /// The policy of the session declines every request.
     Policy,
+    /// Another client of the app-server answered.
+    OtherClient,
     /// The app-server no longer needs it, for example after an interrupt.
     AppServer,
     /// Its turn ended.
@@ -94,6 +96,13 @@ pub struct ServerRequest {
     pub decision: Option<Value>,
     /// Why it ended, as a sentence.
     pub reason: Option<String>,
+}
+
+impl ServerRequest {
+    /// Who or what resolved it, as a sentence.
+    pub fn resolution(&self) -> &str {
+        self.reason.as_deref().unwrap_or("A client of codexd answered it.")
+    }
 }
 
 /// How a request ended.

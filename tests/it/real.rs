@@ -12,6 +12,8 @@ mod held;
 mod lifecycle;
 mod long_lines;
 #[cfg(target_os = "linux")]
+mod other_client;
+#[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]
 mod sandbox;

@@ -119,11 +119,21 @@ impl OpenRequests {
 
     /// The app-server no longer waits for this answer.
     ///
-    /// It reports answered requests too; their end is recorded by the caller that answered.
-    pub(in crate::daemon) fn resolved_by_app_server(&self, generation: u64, id: &str) {
+    /// It reports answered requests too; their end is recorded by the caller that answered. The requests of a turn that ends
+    /// are reported after the end of the turn (measured on 0.171.0), so where there are other clients one of them answered
+    /// what is reported before.
+    pub(in crate::daemon) fn resolved_by_app_server(
+        &self,
+        generation: u64,
+        id: &str,
+        has_other_clients: bool,
+    ) {
         let is_it = |open: &OpenRequest| open.generation == generation && open.id.get() == id;
-        let reason = "The app-server no longer waits for it.";
-        self.end(is_it, ResolvedBy::AppServer, reason);
+        let (by, reason) = match has_other_clients {
+            true => (ResolvedBy::OtherClient, "Another client of the app-server answered it."),
+            false => (ResolvedBy::AppServer, "The app-server no longer waits for it."),
+        };
+        self.end(is_it, by, reason);
     }
 
     /// A turn is over, and with it what it waited for.

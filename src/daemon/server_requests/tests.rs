@@ -92,10 +92,11 @@ async fn dropped_claim_lets_the_second_claim_succeed() {
 
 #[tokio::test]
 async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() {
-    for by in [ResolvedBy::AppServer, ResolvedBy::TurnEnd] {
+    for by in [ResolvedBy::AppServer, ResolvedBy::OtherClient, ResolvedBy::TurnEnd] {
         let stage = Stage::start();
         match by {
-            ResolvedBy::AppServer => stage.open.resolved_by_app_server(1, "7"),
+            ResolvedBy::AppServer => stage.open.resolved_by_app_server(1, "7", false),
+            ResolvedBy::OtherClient => stage.open.resolved_by_app_server(1, "7", true),
             _ => stage.open.ended_with_turn(1, &"u".into()),
         }
         assert!(stage.open.claim_or_wait(&stage.request_id).await.is_none());
@@ -111,7 +112,7 @@ async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() 
 async fn claimed_request_is_not_resolved_again_by_the_app_server() {
     let stage = Stage::start();
     let first = stage.claim();
-    stage.open.resolved_by_app_server(1, "7");
+    stage.open.resolved_by_app_server(1, "7", false);
     stage.open.ended_with_turn(1, &"u".into());
     stage.accept(first).await;
     assert_eq!(stage.shown().resolved_by, Some(ResolvedBy::Client));

@@ -89,6 +89,9 @@ pub(crate) struct Accepted {
     /// The turn when it ended or when the wait was over; only with `wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     turn: Option<TurnBody>,
+    /// `true` when the input was added to a running turn, which remains that of its own client; else absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steered: Option<bool>,
     /// The fields of the request body that were ignored: they are unknown, `input` was present too, or the turn was
     /// steered, which uses only the input; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +162,8 @@ pub(crate) async fn submit(
     }
     let subject = Subject::new(&session.session_id, turn_id.as_ref());
     let names = response::non_empty(ignored.clone());
-    let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, ignored: names };
+    let steered = steered.then_some(true);
+    let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, steered, ignored: names };
     Ok(response::with_ignored_header(
         subject.attach_to(response::data(StatusCode::ACCEPTED, accepted)),
         &ignored,

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -19,6 +20,9 @@ pub(super) struct AppServer {
     /// The directory of the socket if the path in the home would be too long; held for its `Drop`.
     _short: Option<TempDir>,
 }
+
+/// How long an app-server may take to end its turns when a test is over.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// The longest path of a Unix socket, in bytes: macOS has 104 with the final zero, Linux 108.
 const LONGEST_SOCKET_PATH: usize = 103;
@@ -97,10 +101,17 @@ impl AppServer {
 
 impl Drop for AppServer {
     fn drop(&mut self) {
-        // SIGTERM instead of SIGKILL, so that it ends its own children.
-        if let Ok(None) = self.process.try_wait() {
-            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        // SIGTERM instead of SIGKILL, so that it ends its own children; at the second it does not wait for its turns.
+        for _ in 0..2 {
+            if let Ok(None) = self.process.try_wait() {
+                let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+            }
+            let end = Instant::now() + DRAIN;
+            while let (Ok(None), true) = (self.process.try_wait(), Instant::now() < end) {
+                std::thread::sleep(DRAIN / 200);
+            }
         }
+        let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
