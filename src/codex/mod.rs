@@ -23,7 +23,7 @@ mod transport;
 
 pub use listener::{AppServerEvent, Backlog, Closed, Listener, RestartScheduled};
 pub use process::child::{ChildRecord, FindProgram, Program, RecordChild};
-pub use process::detached::{DetachedProgram, OpenOutput, SystemdManager, run as run_detached};
+pub use process::detached::{DetachedProgram, OpenOutput, run as run_detached};
 pub use process::escapes::EscapeFilter;
 pub use process::exit::Exit;
 pub use process::filter::INSTANCE_VARIABLE;

@@ -1,6 +1,6 @@
 //! Adds the defaults that depend on other settings or on the machine.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::endpoint::{ChildStrategy, SOCKET_SCHEME, ServerEndpoint};
@@ -14,8 +14,6 @@ use super::settings::{LOG_FILTER, PathSettings, Settings, Sources};
 use super::values::{ChildEnvironment, Config, Paths, ServerConfig};
 use crate::codex::protocol::environment::{CODEX_HOME, CONTROL_SOCKET, DEFAULT_CODEX_HOME};
 
-/// The variable in which systemd passes the PID of the process that it started (systemd.exec(5)).
-const SYSTEMD_EXEC_PID: &str = "SYSTEMD_EXEC_PID";
 /// Why another endpoint cannot be set with the strategy `shared`.
 const SHARED_ENDPOINT: &str = "the shared app-server is always at the control socket of Codex; remove this setting, or connect to \
      another app-server with --server-strategy external.";
@@ -85,8 +83,6 @@ pub(super) fn resolve(
             child_environment: ChildEnvironment {
                 path: environment.get(OsStr::new("PATH")).cloned(),
                 codex_home,
-                systemd: (environment.get(OsStr::new(SYSTEMD_EXEC_PID)) == Some(&own_pid()))
-                    .then(|| environment.contains_key(OsStr::new("XDG_RUNTIME_DIR"))),
             },
             demo: false,
         },
@@ -98,10 +94,6 @@ pub(super) fn resolve(
             .and_then(|name| name.to_str().map(str::to_owned)),
         report,
     })
-}
-
-fn own_pid() -> OsString {
-    std::process::id().to_string().into()
 }
 
 /// Computes defaults, and notes in the report where they came from.

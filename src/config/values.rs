@@ -122,7 +122,4 @@ pub struct ChildEnvironment {
     pub path: Option<OsString>,
     /// The directory of Codex's own files: `CODEX_HOME`, or `.codex` in the home directory.
     pub codex_home: Option<PathBuf>,
-    /// Whether the manager of the user (`true`) or of the system started this process as a service of systemd; `None` where
-    /// systemd did not.
-    pub systemd: Option<bool>,
 }

@@ -22,6 +22,8 @@ mod sessions;
 mod shared;
 mod sub_agents;
 mod supervision;
+#[cfg(target_os = "linux")]
+mod systemd;
 mod tools;
 pub(crate) mod trust;
 mod turns;

@@ -33,6 +33,7 @@ pub(super) mod stop_pace;
     reason = "its callers run it on a thread of the pool, or before the daemon serves requests"
 )]
 pub(super) mod sweep;
+mod systemd;
 #[cfg(test)]
 mod tests;
 pub(super) mod version;

@@ -22,10 +22,11 @@ use super::generation::{EndRequest, Generation, ServeOutcome};
 use super::plan::{SharedProcess, SharedServer};
 use super::termination::Termination;
 use crate::codex::listener::{AppServerEvent, Listener};
-use crate::codex::process::detached::{self, Detached};
+use crate::codex::process::detached::{self, Detached, Output, without_scope};
 use crate::codex::process::exit::exit_of;
 use crate::codex::process::identity::Identity;
 use crate::codex::process::limits::POOL;
+use crate::codex::process::stderr_tail::error_line;
 use crate::codex::process::stop_pace::{StopPace, stop_requested};
 use crate::codex::rpc::client::Client;
 use crate::codex::rpc::connection::{Connection, ConnectionEnd, WriterEnd, end_task};
@@ -202,6 +203,12 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
                 );
                 return Err(self.failed_to_connect(message, Failure::SlowStart));
             };
+            let Output { tail, is_without_scope } = output(started).await;
+            if is_without_scope {
+                let message = without_scope(error_line(&tail).unwrap_or("it does not say why"));
+                self.emit(AppServerEvent::SpawnFailed { message: message.clone() });
+                return Err(Termination::failed_to_start(message, Failure::NotStarted));
+            }
             let end = match (exit.code, &exit.signal) {
                 (Some(code), _) => format!("exited with code {code}"),
                 (None, Some(signal)) => format!("was ended by {signal}"),
@@ -209,7 +216,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
             };
             let mut termination = Termination {
                 exit: Some(exit),
-                stderr_tail: output_tail(started).await,
+                stderr_tail: tail,
                 ..Termination::failed_to_start(
                     format!("The app-server {end} before it listened at its control socket."),
                     Failure::Ended,
@@ -302,9 +309,9 @@ fn peer_of_this_user(stream: &UnixStream) -> Result<Option<u32>, String> {
     Ok(peer.pid().and_then(|pid| pid.try_into().ok()).filter(|&pid: &u32| pid > 0))
 }
 
-/// The last lines that an app-server wrote before it exited.
-async fn output_tail(started: Detached) -> Vec<String> {
-    POOL.run(RECORD_TIMEOUT, move || started.output_tail()).await.unwrap_or_default()
+/// What an app-server wrote before it exited.
+async fn output(started: Detached) -> Output {
+    POOL.run(RECORD_TIMEOUT, move || started.output()).await.unwrap_or_default()
 }
 
 /// Whether a process is the one that was started, or was started by that: by npm's script, or not at all by us but by

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::codex::protocol::environment;
 use crate::codex::{
     Address, App, DetachedProgram, FindProgram, OpenOutput, Plan, Program, RecordChild, SharedServer,
-    SystemdManager,
 };
 use crate::config::{ChildStrategy, Config, Endpoint, find_program, settings};
 use crate::daemon::app_server::child_file::child_file_writer;
@@ -99,10 +98,6 @@ impl Start {
     fn detached(&self, config: &Config, output: OpenOutput) -> DetachedProgram {
         let server = &config.server;
         let listen = environment::LISTEN_AT_CONTROL_SOCKET.map(str::to_owned);
-        let manager = server.child_environment.systemd.map(|is_user| match is_user {
-            true => SystemdManager::User,
-            false => SystemdManager::System,
-        });
         DetachedProgram {
             find: Arc::clone(&self.find),
             arguments: server.args.iter().cloned().chain(listen).collect(),
@@ -110,7 +105,6 @@ impl Start {
             environment: self.environment(config),
             removed_environment: removed_environment(),
             launcher: self.program.clone(),
-            scope: manager,
             output,
         }
     }

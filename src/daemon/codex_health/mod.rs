@@ -100,6 +100,10 @@ impl CodexState {
     }
 }
 
+/// What a new login needs besides the command, where codexd does not restart the app-server.
+const SHARED_LOGIN: &str = "The app-server has other clients, so codexd does not restart it for a new login: after the login, send it \
+     SIGTERM; it finishes its turns first.";
+
 /// The health of Codex, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -225,7 +229,12 @@ impl Codex {
         if self.is_demo {
             return health.of_demo();
         }
-        CodexHealth { notes: self.notes(now, &facts), ..health }
+        let keeps_login = matches!(health.state, CodexState::NoAccount | CodexState::LoginRefused);
+        let message = match self.is_shared && keeps_login {
+            true => format!("{} {SHARED_LOGIN}", health.message),
+            false => health.message,
+        };
+        CodexHealth { message, notes: self.notes(now, &facts), ..health }
     }
 
     /// The version of the installed Codex, as it was when the file was looked at last.
