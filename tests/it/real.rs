@@ -14,6 +14,8 @@ mod long_lines;
 #[cfg(target_os = "linux")]
 mod other_client;
 #[cfg(target_os = "linux")]
+mod outlive;
+#[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]
 mod sandbox;
@@ -24,6 +26,8 @@ mod sub_agents;
 mod supervision;
 #[cfg(target_os = "linux")]
 mod systemd;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod tools;
 pub(crate) mod trust;
 mod turns;

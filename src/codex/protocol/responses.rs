@@ -30,6 +30,17 @@ pub struct OpenThread {
     pub id: ThreadId,
 }
 
+/// The answer to `thread/loaded/list`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadedThreads {
+    /// The ids of the threads.
+    pub data: Vec<ThreadId>,
+    /// Where the next page begins.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
 /// The newest turns of a thread: the answer to `thread/turns/list`, or to `thread/read` with all turns.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "TurnsAnswer")]

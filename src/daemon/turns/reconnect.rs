@@ -1,7 +1,7 @@
 //! What happens to turns and requests when the connection to an app-server that outlives it is lost and made again.
 //!
 //! Such an app-server goes on with its turns, so they stay open, and so do its requests. After each connection every
-//! thread with a turn that is not known to be over is resumed and read: what ended meanwhile is recorded as it ended, with
+//! thread with a turn that is not known to be over, and every one that another client has loaded, is resumed and read: what ended meanwhile is recorded as it ended, with
 //! its items, and the requests that still wait are repeated by the app-server. Only when there is no connection for
 //! [`RECONNECT_TIMEOUT`] the turns are recorded as cut off; a later connection corrects that.
 
@@ -9,11 +9,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::codex::protocol::methods;
+use crate::codex::protocol::responses::LoadedThreads;
 use crate::codex::{Availability, Client, Closed};
 use crate::daemon::app_server::availability::unavailable_reason;
+use crate::daemon::app_server::calls::call;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
@@ -95,7 +99,11 @@ impl Reconnect {
             (uncertain_threads(&state), requests)
         };
         let mut looks = JoinSet::new();
-        for thread_id in threads {
+        let loaded = self.loaded_threads(&client).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "failed to list the threads that other clients use");
+            BTreeSet::new()
+        });
+        for thread_id in threads.into_iter().chain(loaded).collect::<BTreeSet<_>>() {
             let (this, client) = (self.clone(), client.clone());
             looks.spawn(async move {
                 let Err(error) = this.look_at_thread(&client, &thread_id).await else { return None };
@@ -116,6 +124,22 @@ impl Reconnect {
         let requests = requests.into_iter().filter(|(_, thread_id)| is_read(thread_id));
         let requests = requests.map(|(request_id, _)| request_id).collect();
         self.end_requests_not_repeated(&client, requests).await;
+    }
+
+    /// The threads of active sessions that the app-server has loaded, as for a terminal: what other clients do in them is
+    /// heard of after they are resumed.
+    async fn loaded_threads(&self, client: &Client) -> Result<BTreeSet<ThreadId>, DaemonError> {
+        let (mut loaded, mut params) = (BTreeSet::new(), json!({}));
+        loop {
+            let page: LoadedThreads = call(client, methods::THREAD_LOADED_LIST, &params).await?;
+            let state = self.core.state();
+            let is_ours = |thread_id: &ThreadId| state.sessions.active_in_thread(thread_id).next().is_some();
+            loaded.extend(page.data.into_iter().filter(is_ours));
+            match page.next_cursor {
+                Some(cursor) => params["cursor"] = cursor.into(),
+                None => return Ok(loaded),
+            }
+        }
     }
 
     /// Resumes a thread, so that its turns are heard of and its requests are repeated, and records how its turns ended.

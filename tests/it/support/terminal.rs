@@ -22,13 +22,23 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Starts a program whose three standard streams are a terminal with this number of columns.
-    pub(crate) fn start(mut command: Command, columns: u16) -> Self {
+    pub(crate) fn start(command: Command, columns: u16) -> Self {
+        Self::start_with(command, (24, columns), |_| Vec::new())
+    }
+
+    /// Starts a program on a terminal with these rows and columns. `respond` gets all its output and returns what the
+    /// terminal answers.
+    pub(crate) fn start_with(
+        mut command: Command,
+        (rows, columns): (u16, u16),
+        mut respond: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static,
+    ) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let slave = File::options().read(true).write(true).open(path).unwrap();
-        tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        tcsetwinsize(&slave, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let stream = || Stdio::from(slave.try_clone().unwrap());
         command.stdin(stream()).stdout(stream()).stderr(stream());
         let process = command.spawn().unwrap();
@@ -36,11 +46,14 @@ impl Terminal {
         drop((command, slave));
         let master = File::from(master);
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let (sink, mut source) = (Arc::clone(&shown), master.try_clone().unwrap());
+        let (sink, mut source, mut answers) =
+            (Arc::clone(&shown), master.try_clone().unwrap(), master.try_clone().unwrap());
         let reader = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(count @ 1..) = source.read(&mut chunk) {
                 sink.lock().unwrap().extend_from_slice(&chunk[..count]);
+                // The program may have ended.
+                let _ = answers.write_all(&respond(&chunk[..count]));
             }
         });
         Self { process, master, shown, reader }
