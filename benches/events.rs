@@ -7,6 +7,7 @@
 //! It prints events per second (median of several runs), the ratio to the floor, CPU time per event and peak resident
 //! memory, for 1, 10 and 100 clients, for 10 and 10,000 sessions, and with an empty and a full log; the start time with
 //! a full log and 10,000 sessions; and the 99th percentile of `/healthz` during a burst.
+//! With `CODEXD_BENCH_CLIENTS` it runs one burst with that many clients.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark is a separate process")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
@@ -39,6 +40,15 @@ fn main() {
     // `cargo test --benches` only checks that the benchmark builds.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
+    }
+    // One burst, to run two programs in turns.
+    if let Some(clients) = std::env::var("CODEXD_BENCH_CLIENTS").ok().and_then(|text| text.parse().ok()) {
+        return report(
+            &format!("{clients} clients"),
+            Duration::ZERO,
+            DELTAS,
+            &bursts(1, clients, DELTAS, |_| {}),
+        );
     }
     let mut floors: Vec<_> = (0..RUNS).map(|_| floor::relay(DELTAS)).collect();
     let floor = median(&mut floors);

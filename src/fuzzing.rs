@@ -32,7 +32,9 @@ use crate::codex::{
 use crate::daemon::ChildFile;
 use crate::http::StreamQuery;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, OpenFailure, seq_of};
-use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
+use crate::state::snapshot::{
+    self, DaemonFile, FoundRegistry, Identity, Layout, Loaded, RecentFile, RecordsFile,
+};
 use crate::state::{DaemonState, State};
 use crate::storage::Disk;
 
@@ -149,19 +151,20 @@ pub fn state_file(data: &[u8], directory: &Path) {
     empty(directory);
 }
 
-/// The session registry: like other state files, and the records made from it make the same file again.
+/// The session registry of any version: like other state files, and the records made from it are the same after they were
+/// saved.
 pub fn registry(data: &[u8], directory: &Path) {
     let path = directory.join("file.json");
-    reload::<RegistryFile>(&path, data);
-    if let Ok(Loaded::Good(file)) = snapshot::load::<RegistryFile>(&Disk::default(), &path) {
-        let restore = |file: RegistryFile| {
+    reload::<RecordsFile>(&path, data);
+    if let Ok(Loaded::Good(file)) = snapshot::load::<FoundRegistry>(&Disk::default(), &path) {
+        let restore = |file: RecordsFile| {
             let through = file.through_seq;
             let mut state = State::restore(Some(file), None);
             state.skip_through(through);
             state
         };
-        let state = restore(file);
-        snapshot::save(&Disk::default(), &path, &RegistryFile::of(&state)).unwrap();
+        let state = restore(file.into_records());
+        snapshot::save(&Disk::default(), &path, &RecordsFile::of(&state)).unwrap();
         let again = match snapshot::load(&Disk::default(), &path) {
             Ok(Loaded::Good(again)) => restore(again),
             other => panic!("{other:?}"),

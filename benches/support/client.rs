@@ -111,7 +111,22 @@ impl Stream {
         }
     }
 
+    /// Reads the next frame with text, and answers pings.
     fn next(&mut self) -> &[u8] {
+        loop {
+            let opcode = self.read_frame();
+            if opcode != 9 {
+                return &self.frame;
+            }
+            // Masked with zeros, as a client must.
+            let mut pong = vec![0x8a, 0x80 | self.frame.len() as u8, 0, 0, 0, 0];
+            pong.extend_from_slice(&self.frame);
+            self.stream.get_mut().write_all(&pong).unwrap();
+        }
+    }
+
+    /// Reads a frame and returns its opcode.
+    fn read_frame(&mut self) -> u8 {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head).unwrap();
         let length = match head[1] & 0x7f {
@@ -129,6 +144,6 @@ impl Stream {
         };
         self.frame.resize(length, 0);
         self.stream.read_exact(&mut self.frame).unwrap();
-        &self.frame
+        head[0] & 0x0f
     }
 }

@@ -1,4 +1,4 @@
-//! Starts the release binary as a child process and measures it.
+//! Starts the release binary as a child process and measures it; `CODEXD_BENCH_PROGRAM` names another one to compare with.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,8 @@ impl Daemon {
     /// Starts the daemon on a free port. The port is chosen here, so that the start time can be measured from outside.
     pub(crate) fn start_in(directory: tempfile::TempDir) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_codexd"))
+        let program = std::env::var_os("CODEXD_BENCH_PROGRAM");
+        let process = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_codexd").into()))
             .args(["start", "--local-api-base", &format!("http://{free}")])
             .args(["--repo-root", directory.path().to_str().unwrap()])
             .args(["--server-command", fake_codex()])

@@ -65,6 +65,8 @@ pub struct Paths {
     pub daemon_state: PathBuf,
     /// The sessions.
     pub session_registry: PathBuf,
+    /// All records.
+    pub records: PathBuf,
     /// The recent events.
     pub recent_events: PathBuf,
     /// The running app-server; the file exists only while one runs.
@@ -85,6 +87,7 @@ impl Paths {
             identity: state_dir.join("identity.json"),
             daemon_state: state_dir.join("daemon-state.json"),
             session_registry: state_dir.join("session-registry.json"),
+            records: state_dir.join("records.json"),
             recent_events: state_dir.join("recent-events.json"),
             child: state_dir.join("child.json"),
             shared_server: state_dir.join("shared-server.json"),

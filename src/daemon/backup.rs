@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::config::Paths;
 use crate::daemon::recorder::recovery::OpenError;
 use crate::journal::{self, CopiedLog, OpenFailure};
-use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RegistryFile};
+use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RecordsFile, RegistryFile};
 use crate::storage::{Disk, beside};
 
 /// How many times a log that lacks events of the state files is copied again, and the time between two copies: a running
@@ -143,6 +143,7 @@ fn copy(
     }
     let mut copy = Copy { disk, to: &state, bytes: 0, known: 0, files: 0 };
     copy.file(&paths.identity, Identity::VERSION)?;
+    copy.file(&paths.records, RecordsFile::VERSION)?;
     copy.file(&paths.session_registry, RegistryFile::VERSION)?;
     copy.file(&paths.daemon_state, DaemonFile::<()>::VERSION)?;
     copy.file(&paths.recent_events, RecentFile::<()>::VERSION)?;

@@ -110,7 +110,7 @@ fn turn_missing(state: &State, turn: &Turn, closed: &Closed) -> Option<NewEvent>
         transport_close_message: closed.message.clone(),
         transport_close_source: closed.source.to_owned(),
         turn_id: turn.turn_id.clone(),
-        turn_status_at_close: Some(turn.status.clone()),
+        turn_status_at_close: Some(turn.status.to_string()),
     };
     Some(TurnEvent::Missing(Box::new(missing)).into())
 }

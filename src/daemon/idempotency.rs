@@ -60,11 +60,8 @@ impl Answers {
     }
 
     /// The response to an earlier request with this key; a different request with it is an error.
-    pub(super) fn remembered_answer(
-        &self,
-        key: &RequestKey,
-    ) -> Result<Option<Arc<StoredResponse>>, DaemonError> {
-        let answer = self.core.state().private.answers.get(key.key.as_str()).cloned();
+    pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<StoredResponse>, DaemonError> {
+        let answer = self.core.state().private.answers.get(&key.key);
         match answer.filter(|answer| answer.expires_at > rfc3339_now()) {
             Some(answer) if !answer.is_of(&key.digest) && !answer.is_of(&key.earlier_digest) => {
                 Err(DaemonError::KeyReused(key.key.clone()))

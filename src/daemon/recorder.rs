@@ -4,7 +4,7 @@
 //! batch with one call, folds it into the records, and only then publishes it to readers.
 //! Durable commits are synced by a second thread, so that neither the next batch nor a reader waits for the disk, and those
 //! that arrive while it syncs share the next sync.
-//! A third thread writes the records to disk: once a second while they are small, less often when they are large.
+//! A third thread writes the state files: once a second, large records less often.
 
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "group commit has its own thread")]
 pub(in crate::daemon) mod group_commit;
@@ -13,6 +13,8 @@ pub(in crate::daemon) mod input;
 #[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
 mod output_log;
 pub(in crate::daemon) mod recovery;
+#[expect(clippy::disallowed_methods, reason = "the snapshot writer's thread writes it")]
+mod registry_writer;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -17,8 +17,8 @@ use crate::daemon::recorder::recovery::{self, Opened};
 use crate::ids::{ThreadId, TurnId};
 use crate::state::{DaemonEvent, NewEvent, Purpose, RequestPolicy, Session, SessionStatus, State, TurnEvent};
 
-const STATE_FILES: [&str; 4] =
-    ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
+const STATE_FILES: [&str; 5] =
+    ["identity.json", "daemon-state.json", "session-registry.json", "records.json", "recent-events.json"];
 
 /// The configuration with these flags, and with state and logs in this directory.
 pub(super) fn config(directory: &Path, flags: &[&str]) -> Config {
@@ -34,7 +34,7 @@ fn open(config: &Config) -> (Opened, StateDirectories) {
     (recovery::open(config, &directories).unwrap(), directories)
 }
 
-fn new_session(name: &str) -> Session {
+pub(super) fn new_session(name: &str) -> Session {
     Session {
         session_id: name.into(),
         purpose: Purpose::Duplex,

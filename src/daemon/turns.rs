@@ -125,7 +125,7 @@ impl Turns {
             None => None,
         };
         if let Some(answer) = remembered.as_ref().filter(|answer| answer.session.is_some()) {
-            let StoredResponse { turn_id, queue_id, steered, .. } = (**answer).clone();
+            let StoredResponse { turn_id, queue_id, steered, .. } = answer.clone();
             let session = self.answers.session_of_answer(answer)?;
             return Ok(TurnAccepted { session, turn_id, queue_id, steered });
         }

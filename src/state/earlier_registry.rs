@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::private::{IdempotencyKey, SessionMoment, StoredResponse};
+use super::answers::{IdempotencyKey, SessionMoment, StoredResponse};
+use super::compact::{Time, status};
+use super::private::add_former;
 use super::records::State;
 use super::session::Session;
 use super::turn::{KeptContents, Phase, Turn};
@@ -47,9 +49,9 @@ impl EarlierTurn {
             thread_id: self.thread_id.unwrap_or_default(),
             started_by: self.started_by.or(self.session_id),
             phase,
-            status: self.status,
-            started_at: self.started_at,
-            completed_at: self.completed_at,
+            status: status(&self.status),
+            started_at: Time::from(self.started_at.as_str()),
+            completed_at: self.completed_at.as_deref().map(Time::from),
             first_seq: 0,
             last_seq: through,
             has_user_message: false,
@@ -88,10 +90,10 @@ impl EarlierAnswer {
             let mut moment = SessionMoment::of(&session);
             let record = state.sessions.get(&session.session_id);
             if record.is_none_or(|record| moment.in_record(record) != session) {
-                moment.former = Some(state.private.add_former(session.into()));
+                moment.former = Some(add_former(&mut state.private.former_sessions, session.into()));
             }
             answer.session = Some(moment);
         }
-        state.private.answers.insert(key.into(), answer.into());
+        state.private.answers.insert(key, &answer);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! The turns of threads are folded in `threads.rs`, the threads of sub-agents in `sub_agents.rs`.
 
+use super::answers::{IdempotencyKey, SessionMoment, StoredResponse};
 use super::daemon::{ChildPhase, ChildState, ChildStatus, CodexRecord};
 use super::events::{ChildEvent, DaemonEvent, EventDetail, NotificationEvent, PassedThrough};
 use super::events::{RequestEvent, SessionEvent, TurnEvent};
 use super::held::HoldCause;
-use super::private::{IdempotencyKey, QueuedTurn, SessionMoment, StoredResponse};
+use super::private::QueuedTurn;
 use super::records::State;
 use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
@@ -192,7 +193,7 @@ impl State {
         let mut answer = StoredResponse::new(key, session_id);
         answer.session = self.sessions.get(session_id).map(|session| SessionMoment::of(session));
         outcome(&mut answer);
-        self.private.answer(at, &key.key, answer);
+        self.private.answers.add(at, &key.key, &answer);
     }
 
     /// Returns whether the event changed a session.
@@ -313,7 +314,7 @@ impl State {
                 if let Some(key) = idempotency {
                     let mut answer = StoredResponse::new(key, session_id);
                     answer.client_message_id = Some(client_message_id.clone());
-                    self.private.answer(at, &key.key, answer);
+                    self.private.answers.add(at, &key.key, &answer);
                 }
                 true
             }
@@ -322,7 +323,7 @@ impl State {
                     self.private.dequeue(session_id, queue_id);
                 }
                 if let Some(key) = idempotency_key {
-                    self.private.answers.remove(key.as_str());
+                    self.private.answers.remove(key);
                 }
                 true
             }

@@ -5,6 +5,8 @@
 //! the beginning.
 //! The module is pure: it has no clock and no tasks, and only [`snapshot`] uses files.
 
+mod answers;
+mod compact;
 mod daemon;
 mod descendants;
 mod earlier_registry;
@@ -16,6 +18,7 @@ mod level;
 mod new_event;
 mod private;
 mod records;
+mod records_file;
 mod registry_file;
 pub mod server_requests;
 mod session;
@@ -31,6 +34,8 @@ mod threads;
 pub mod turn;
 mod turn_end;
 
+pub use answers::{Answers, IdempotencyKey, StoredResponse};
+pub use compact::{JsonText, Time};
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
 pub use descendants::{Descendants, Root};
 pub use event::Event;
@@ -41,7 +46,7 @@ pub use events::{
 pub use held::{Held, HoldCause};
 pub use level::Level;
 pub use new_event::NewEvent;
-pub use private::{IdempotencyKey, PrivateSession, PrivateState, QueuedTurn, StoredResponse};
+pub use private::{PrivateSession, PrivateState, QueuedTurn};
 pub use records::State;
 pub use server_requests::{
     RequestPolicy, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, ServerRequests,

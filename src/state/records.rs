@@ -1,8 +1,9 @@
 //! [`State`]: all records, as of one event.
 
+use super::answers::StoredResponse;
 use super::daemon::DaemonState;
 use super::descendants::Descendants;
-use super::private::{PrivateState, StoredResponse};
+use super::private::PrivateState;
 use super::server_requests::ServerRequests;
 use super::session::{Session, Sessions};
 use super::turn::Turns;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::daemon::DaemonState;
 use super::records::State;
-pub use super::registry_file::RegistryFile;
+pub use super::records_file::RecordsFile;
+pub use super::registry_file::{FoundRegistry, RegistryFile, RegistryHead};
 use crate::storage::Disk;
 
 /// A file whose layout has a separate version.
@@ -22,8 +23,20 @@ impl Layout for Identity {
     const VERSION: u32 = 1;
 }
 
+impl Layout for RecordsFile {
+    const VERSION: u32 = Self::FORMAT;
+}
+
 impl Layout for RegistryFile {
     const VERSION: u32 = Self::FORMAT;
+}
+
+impl Layout for FoundRegistry {
+    const VERSION: u32 = RegistryFile::FORMAT;
+}
+
+impl Layout for RegistryHead {
+    const VERSION: u32 = RegistryFile::FORMAT;
 }
 
 impl<D> Layout for DaemonFile<D> {
@@ -125,10 +138,10 @@ impl State {
     /// The state that two snapshots hold; the log is to be folded in from the older of the two.
     ///
     /// A crash can leave them apart, or one of them can be lost; each half then ignores the events it already has.
-    pub fn restore(registry: Option<RegistryFile>, daemon: Option<DaemonFile<DaemonState>>) -> Self {
+    pub fn restore(records: Option<RecordsFile>, daemon: Option<DaemonFile<DaemonState>>) -> Self {
         let mut state = Self::default();
-        if let Some(registry) = registry {
-            registry.restore_to(&mut state);
+        if let Some(records) = records {
+            records.restore_to(&mut state);
         }
         if let Some(daemon) = daemon {
             state.daemon_through = daemon.through_seq;

@@ -178,7 +178,7 @@ fn turns_of_an_older_registry_move_to_their_threads() {
         "two sessions have it, and which started it was not written"
     );
     assert_eq!(state.turns.running(&"t".into()).map(|turn| turn.turn_id.as_str()), Some("w"));
-    let written = serde_json::to_value(snapshot::RegistryFile::of(&state)).unwrap();
+    let written = serde_json::to_value(snapshot::RecordsFile::of(&state)).unwrap();
     assert_eq!(written.get("turns"), None);
     let again = State::restore(Some(serde_json::from_value(written).unwrap()), None);
     assert_eq!(again.turns, state.turns);
@@ -229,12 +229,12 @@ fn idempotency_key_keeps_the_first_response() {
     let submitted =
         ("turn.submitted", with(turn.clone(), json!({"clientMessageId": "c", "idempotency": key("k")})));
     let state = folded(vec![opened("s", "t"), submitted.clone()]);
-    assert_eq!(state.private.answers["k"].session, None, "the outcome is not known yet");
+    assert_eq!(state.private.answers.get("k").unwrap().session, None, "the outcome is not known yet");
     let accepted = ("turn.accepted", with(turn, json!({"idempotency": key("k")})));
     let completed =
         ("app-server.turn.completed", json!({"threadId": "t", "turnId": "u", "status": "completed"}));
     let state = folded(vec![opened("s", "t"), submitted, accepted, completed]);
-    let answer = &state.private.answers["k"];
+    let answer = state.private.answers.get("k").unwrap();
     assert_eq!(answer.turn_id, Some("u".into()));
     let then = answer.session.as_ref().unwrap();
     assert_eq!(then.last_turn_status.as_deref(), Some("inProgress"), "as it was answered, not as it is now");
@@ -254,11 +254,11 @@ fn repeated_answer_has_the_session_as_it_was_also_after_its_record_changed() {
     let first: Session = serde_json::from_value(session("s", "t")).unwrap();
     for count in 1..=events.len() {
         let state = folded(events[..count].to_vec());
-        let registry = serde_json::to_value(snapshot::RegistryFile::of(&state)).unwrap();
+        let registry = serde_json::to_value(snapshot::RecordsFile::of(&state)).unwrap();
         let restored = State::restore(Some(serde_json::from_value(registry).unwrap()), None);
         for state in [&state, &restored] {
-            let answer = &state.private.answers["k"];
-            assert_eq!(state.session_of_answer(answer).as_ref(), Some(&first), "after {count} events");
+            let answer = state.private.answers.get("k").unwrap();
+            assert_eq!(state.session_of_answer(&answer).as_ref(), Some(&first), "after {count} events");
         }
     }
 }
@@ -429,7 +429,7 @@ proptest! {
         // A crash between the two files leaves one of them older.
         let mut newer = half.clone();
         fold(&mut newer, &events[cut..(cut + ahead).min(events.len())]);
-        let registry = serde_json::to_string(&snapshot::RegistryFile::of(&newer)).unwrap();
+        let registry = serde_json::to_string(&snapshot::RecordsFile::of(&newer)).unwrap();
         let daemon = serde_json::to_string(&snapshot::DaemonFile::of(&half, |daemon| daemon)).unwrap();
         let mut restored = State::restore(
             (lost != 1).then(|| serde_json::from_str(&registry).unwrap()),
@@ -466,7 +466,7 @@ proptest! {
         events in prop::collection::vec(any_event(), 0..60),
     ) {
         let state = folded(events);
-        let registry = serde_json::to_string(&snapshot::RegistryFile::of(&state)).unwrap();
+        let registry = serde_json::to_string(&snapshot::RecordsFile::of(&state)).unwrap();
         let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
         for state in [&state, &restored] {
             let threads = ["a", "b", "c"].map(ThreadId::new);

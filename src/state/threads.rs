@@ -265,7 +265,7 @@ impl State {
     /// unless the event `is_change` to them.
     fn update_sessions(&mut self, at: &str, thread_id: &ThreadId, is_change: bool) {
         let shown =
-            |turn: &Turn| if turn.phase == Phase::Failing { TURN_FAILED } else { &turn.status }.to_owned();
+            |turn: &Turn| if turn.phase == Phase::Failing { TURN_FAILED } else { &*turn.status }.to_owned();
         let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
         let current = self.turns.running(thread_id).filter(|turn| turn.phase != Phase::Failing);
         let current = current.map(|turn| turn.turn_id.clone());
@@ -275,7 +275,7 @@ impl State {
             if session.status == SessionStatus::Closed {
                 let own = session.last_turn_id.as_ref().and_then(|turn_id| turns.get(thread_id, turn_id));
                 if let Some(turn) = own.filter(|turn| turn.is_over()) {
-                    session.last_turn_status = Some(turn.status.clone());
+                    session.last_turn_status = Some(turn.status.to_string());
                 }
                 return;
             }

@@ -1,11 +1,13 @@
 //! The newest turns of each thread, and what a turn has to show.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::compact::{self, JsonText, Time};
 use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use crate::codex::protocol::{items, values};
 use crate::ids::{SessionId, ThreadId, TurnId};
@@ -49,11 +51,11 @@ pub struct Turn {
     /// How far it has come.
     pub phase: Phase,
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a status of a later version.
-    pub status: String,
+    pub status: Cow<'static, str>,
     /// When it was first reported, RFC 3339, UTC, milliseconds.
-    pub started_at: String,
+    pub started_at: Time,
     /// When it ended, RFC 3339, UTC, milliseconds.
-    pub completed_at: Option<String>,
+    pub completed_at: Option<Time>,
     /// The first event about it; 0 when that is not known, as for a turn of a registry of an earlier version.
     pub first_seq: u64,
     /// The newest event about it.
@@ -72,13 +74,13 @@ pub struct Turn {
 pub struct KeptContents {
     /// The final answer, at most [`MAX_KEPT_BYTES`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
+    pub text: Option<Box<str>>,
     /// The last error, in the app-server's form, at most [`MAX_KEPT_BYTES`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<Value>,
+    pub error: Option<JsonText>,
     /// Tokens used, in the app-server's form, at most [`MAX_KEPT_BYTES`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_usage: Option<Value>,
+    pub token_usage: Option<JsonText>,
 }
 
 impl KeptContents {
@@ -88,20 +90,16 @@ impl KeptContents {
 
     /// Sets the answer; one that is too long is not kept.
     pub(super) fn set_text(&mut self, text: &str) {
-        self.text = (text.len() <= MAX_KEPT_BYTES).then(|| text.to_owned());
+        self.text = (text.len() <= MAX_KEPT_BYTES).then(|| text.into());
     }
 
     pub(super) fn set_error(&mut self, error: Option<&Value>) {
-        self.error = error.filter(|error| is_small(error)).cloned();
+        self.error = error.and_then(|error| JsonText::of(error, MAX_KEPT_BYTES));
     }
 
     pub(super) fn set_token_usage(&mut self, usage: &Value) {
-        self.token_usage = Some(usage).filter(|usage| is_small(usage)).cloned();
+        self.token_usage = JsonText::of(usage, MAX_KEPT_BYTES);
     }
-}
-
-fn is_small(value: &Value) -> bool {
-    value.to_string().len() <= MAX_KEPT_BYTES
 }
 
 /// What a turn has to show: the fold of the events about it.
@@ -192,8 +190,8 @@ impl Turn {
             return;
         }
         self.phase = phase;
-        self.status = status.to_owned();
-        self.completed_at.get_or_insert_with(|| at.to_owned());
+        self.status = compact::status(status);
+        self.completed_at.get_or_insert_with(|| Time::from(at));
         if error.is_some() {
             self.kept.set_error(error);
         }
@@ -203,7 +201,7 @@ impl Turn {
     pub(super) fn run(&mut self) {
         if matches!(self.phase, Phase::CutOff | Phase::Accepted) {
             self.phase = Phase::Started;
-            values::TURN_IN_PROGRESS.clone_into(&mut self.status);
+            self.status = Cow::Borrowed(values::TURN_IN_PROGRESS);
             self.completed_at = None;
         }
     }
@@ -315,8 +313,8 @@ impl Turns {
                 thread_id: thread_id.clone(),
                 started_by: None,
                 phase: Phase::Accepted,
-                status: values::TURN_IN_PROGRESS.to_owned(),
-                started_at: at.to_owned(),
+                status: Cow::Borrowed(values::TURN_IN_PROGRESS),
+                started_at: Time::from(at),
                 completed_at: None,
                 first_seq: seq,
                 last_seq: seq,

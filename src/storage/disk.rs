@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -84,6 +84,27 @@ impl Disk {
             match self.write(file, bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of the bytes at an offset.
+    pub(crate) fn write_all_at(&self, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.may(Operation::Write)?;
+            #[cfg(test)]
+            let some = self.cut(bytes);
+            #[cfg(not(test))]
+            let some = bytes;
+            match file.write_at(some, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    offset += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -208,6 +229,11 @@ impl Disk {
     /// Opens a file for reading.
     pub(crate) fn open_read(&self, path: &Path) -> io::Result<File> {
         self.open(path, OpenOptions::new().read(true))
+    }
+
+    /// Opens an existing file for changes in place.
+    pub(crate) fn open_write(&self, path: &Path) -> io::Result<File> {
+        self.open(path, OpenOptions::new().write(true))
     }
 
     /// Creates a directory that must not exist yet, and its parents.

@@ -20,8 +20,8 @@ use crate::api::{new_session, start_daemon, start_turn, wait_until_idle};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 
 /// The files that hold the records.
-const STATE_FILES: [&str; 4] =
-    ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
+const STATE_FILES: [&str; 5] =
+    ["identity.json", "daemon-state.json", "session-registry.json", "records.json", "recent-events.json"];
 
 /// Starts a daemon, runs a turn in one session and stops the daemon.
 async fn stopped_daemon() -> Daemon {

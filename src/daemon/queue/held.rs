@@ -15,7 +15,7 @@ use crate::codex::protocol::{usage_limits, values};
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::ids::ThreadId;
-use crate::state::{Held, HoldCause, NewEvent, Session, State};
+use crate::state::{Held, HoldCause, NewEvent, Session, State, Time};
 use crate::time::rfc3339_now;
 
 /// The first delay before a held queue is tried again; it doubles each time.
@@ -121,8 +121,9 @@ fn held_in<'a>(state: &'a State, thread_id: &ThreadId) -> Option<&'a Held> {
 
 /// Whether a later turn of the thread completed, so that the cause of the failure is gone.
 fn is_over(state: &State, thread_id: &ThreadId, held: &Held) -> bool {
+    let since = Time::from(held.since.as_str());
     let later = state.turns.of(thread_id).take_while(|turn| Some(&turn.turn_id) != held.turn_id.as_ref());
-    later.filter(|turn| turn.started_at >= held.since).any(|turn| turn.status == values::TURN_COMPLETED)
+    later.filter(|turn| turn.started_at >= since).any(|turn| turn.status == values::TURN_COMPLETED)
 }
 
 /// Whether a queue has been held for less than a second.

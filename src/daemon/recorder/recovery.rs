@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::codex::protocol::notifications::PREFIXES_CHANGING_RECORDS;
 use crate::config::Config;
 use crate::journal::{Journal, Known, Limits, OpenFailure};
-use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
+use crate::state::snapshot::{
+    self, DaemonFile, FoundRegistry, Identity, Layout, Loaded, RecentFile, RecordsFile, RegistryHead,
+};
 use crate::state::{DaemonEvent, DaemonState, Event, EventDetail, NewEvent, State};
 use crate::storage::{DirectoryLock, Disk, LockError};
 use crate::time::rfc3339_now;
@@ -95,13 +97,15 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
     let paths = &config.paths;
     let mut loading = Loading { disk: directories.disk.clone(), notices: Vec::new() };
     let identity: Option<Identity> = loading.load(&paths.identity)?;
-    let registry: Option<RegistryFile> = loading.load(&paths.session_registry)?;
+    let records: Option<RecordsFile> = loading.load(&paths.records)?;
+    let (records, registry) = loading.registry(&paths.session_registry, records)?;
     let daemon: Option<DaemonFile<DaemonState>> = loading.load(&paths.daemon_state)?;
     let recent: Option<RecentFile<serde_json::Value>> = loading.load(&paths.recent_events)?;
 
     // Numbers are never used twice, so none of the files may know a higher one than the log begins with.
     let known = [
-        registry.as_ref().map(|file| (file.through_seq, file.synced_through)),
+        records.as_ref().map(|file| (file.through_seq, file.synced_through)),
+        registry,
         daemon.as_ref().map(|file| (file.through_seq, file.synced_through)),
         recent.as_ref().map(|file| (file.through_seq, file.synced_through)),
     ];
@@ -132,7 +136,7 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
     }));
     let journal = opened.journal;
 
-    let mut state = State::restore(registry, daemon);
+    let mut state = State::restore(records, daemon);
     let from = state.through;
     let fold = |_, json: &[u8]| {
         // Most events change nothing; of those only the type is read.
@@ -171,7 +175,7 @@ fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
     Ok(daemon_id)
 }
 
-/// Whether an event may change a record: the two kinds of which there are many do not.
+/// Whether an event may change a record: the kinds of which there are many do not.
 pub(in crate::daemon) fn is_foldable(json: &[u8]) -> bool {
     // The type follows the sequence number, the time and the level.
     let (head, _) = json.split_at(json.len().min(160));
@@ -180,10 +184,14 @@ pub(in crate::daemon) fn is_foldable(json: &[u8]) -> bool {
         let name = format!("\"notificationMethod\":\"{method}");
         memchr::memmem::find(json, name.as_bytes()).is_some()
     };
-    !passes("\"type\":\"app-server.turn.message.delta\"")
+    // The types of all deltas end alike.
+    !passes(".delta\",\"message\":")
         && (!passes("\"type\":\"app-server.notification\"")
             || PREFIXES_CHANGING_RECORDS.iter().any(|method| is_of(method)))
 }
+
+/// The newest event that a file includes, and the newest one that was in the log on disk.
+type Through = (u64, Option<u64>);
 
 struct Loading {
     disk: Disk,
@@ -210,6 +218,22 @@ impl Loading {
         let notice = DaemonEvent::StateRecovered { message: notice, skipped_from, skipped_through };
         self.notices.push(notice.into());
         Ok(None)
+    }
+
+    /// The records, and which events the session registry includes: without `records` it is what is left of them, and up to
+    /// version 3 it was all of them.
+    fn registry(
+        &mut self,
+        path: &Path,
+        records: Option<RecordsFile>,
+    ) -> Result<(Option<RecordsFile>, Option<Through>), OpenError> {
+        if records.is_some() {
+            let head: Option<RegistryHead> = self.load(path)?;
+            return Ok((records, head.map(|head| (head.through_seq, head.synced_through))));
+        }
+        let found: Option<FoundRegistry> = self.load(path)?;
+        let through = found.as_ref().map(FoundRegistry::through);
+        Ok((found.map(FoundRegistry::into_records), through))
     }
 
     /// The identity: the known one, else the last one in the log, else a new one.

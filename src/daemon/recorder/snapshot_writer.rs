@@ -1,7 +1,7 @@
 //! Writes the state files when the records have changed: at most once a second, and at the stop.
 //!
-//! The files are a snapshot of the log: after a crash, the events since then are applied to them. So a large session
-//! registry is written only when the log has grown as much, or after a time in proportion to its size.
+//! The files are a snapshot of the log: after a crash, the events since then are applied to them. So large records are
+//! written only when the log has grown by several times their size, or after a time in proportion to it.
 //!
 //! Owns the writer thread; the recorder's worker notifies it. All files of one round show the same state.
 
@@ -16,20 +16,27 @@ use serde_json::value::RawValue;
 use crate::config::Config;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
+use crate::daemon::recorder::registry_writer::RegistryWriter;
 use crate::daemon::status::view::DaemonView;
 use crate::journal::LogSync;
-use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile};
+use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RecordsFile, RegistryFile};
 use crate::storage::{DirectoryLock, Disk};
 
 /// The shortest time between two rounds.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two writes of the recent events, which are most of what a small turn writes.
+const MIN_RECENT_INTERVAL: Duration = Duration::from_secs(3);
 /// A round may take this part of the time at most, however many sessions there are.
 const MIN_INTERVAL_PER_WRITE_TIME: u32 = 20;
 
-/// Up to this size, the registry is written in each round.
+/// Up to this size, the records are written in each round.
 const SMALL_BYTES: u64 = 64 * 1024;
-/// How fast a larger registry is written on average while the log grows by less than its size.
-const BYTES_PER_SECOND: u64 = 8 * 1024;
+/// Larger ones are written when the log has grown by this many times their size.
+const MIN_LOG_GROWTH: u64 = 4;
+/// The most bytes of the log that a start applies to the records, which takes about 100 ms.
+const MAX_APPLIED_BYTES: u64 = 4 * 1024 * 1024;
+/// How fast the records are written on average while the log grows by less.
+const BYTES_PER_SECOND: u64 = 1024;
 
 /// The thread that writes the snapshots.
 pub(crate) struct SnapshotWriter {
@@ -43,16 +50,18 @@ struct Shared {
     config: Config,
     identity: PathBuf,
     registry: PathBuf,
+    records: PathBuf,
     daemon: PathBuf,
     recent: PathBuf,
     disk: Disk,
     recorder: Recorder,
     log: Arc<LogSync>,
+    registry_writer: Mutex<RegistryWriter>,
     /// Of a directory that was made again.
     lock: Mutex<Option<DirectoryLock>>,
 }
 
-/// The newest registry that was written.
+/// The newest records that were written.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     at: Instant,
@@ -85,8 +94,10 @@ impl SnapshotWriter {
             config: config.clone(),
             identity: paths.identity.clone(),
             registry: paths.session_registry.clone(),
+            records: paths.records.clone(),
             daemon: paths.daemon_state.clone(),
             recent: paths.recent_events.clone(),
+            registry_writer: Mutex::new(RegistryWriter::new(disk.clone(), paths.session_registry.clone())),
             disk,
             recorder,
             log,
@@ -94,7 +105,7 @@ impl SnapshotWriter {
         });
         // From the start all files are there.
         shared.sync_log();
-        let written = shared.write(true);
+        let written = shared.write(true, true, true);
         if let Err(error) = &written {
             tracing::error!(%error, "failed to write the state files");
         }
@@ -135,6 +146,8 @@ impl SnapshotWriter {
 impl Shared {
     fn work(&self, mut written: Option<Written>) {
         let mut is_reported = false;
+        let mut is_unwritten = false;
+        let mut recent_at = Instant::now();
         loop {
             let requested = self.wait();
             let begun = Instant::now();
@@ -145,28 +158,31 @@ impl Shared {
             // A log that cannot be written is no reason to lose the records too.
             let is_synced = self.sync_log();
             self.recorder.view().log.check_files();
-            let is_urgent = requested.stopping || requested.failing || !is_synced;
             let sessions = requested.sessions || requested.stopping;
+            is_unwritten |= sessions;
+            let is_urgent = requested.stopping || requested.failing || !is_synced;
             let is_due = is_urgent || written.is_none_or(|written| self.is_due(written));
-            // A registry that is not due yet alone is no reason to write the other files again.
-            let is_needed = is_due || requested.records || self.is_file_missing();
-            let result = if is_needed { self.write(sessions && is_due) } else { Ok(None) };
+            let recent = is_urgent || recent_at.elapsed() >= MIN_RECENT_INTERVAL;
+            let result = self.write(sessions, is_unwritten && is_due, recent);
             let is_failed = result.is_err();
+            if recent {
+                recent_at = Instant::now();
+            } else {
+                self.requested().records = true;
+            }
             match result {
-                Ok(registry) => written = registry.or(written),
+                Ok(None) => {}
+                Ok(records) => (written, is_unwritten) = (records, false),
                 Err(error) => {
                     if !is_reported {
                         tracing::error!(%error, "failed to write the state files");
                     }
-                    written = None;
+                    (written, is_unwritten) = (None, true);
+                    let mut again = self.requested();
+                    (again.records, again.sessions) = (true, true);
                 }
             }
             is_reported = is_failed;
-            if is_failed || (sessions && !is_due) {
-                let mut again = self.requested();
-                again.records |= is_failed;
-                again.sessions |= sessions;
-            }
             if requested.stopping {
                 return;
             }
@@ -183,18 +199,15 @@ impl Shared {
         is_synced
     }
 
-    /// Whether a changed registry is to be written now.
+    /// Whether changed records are to be written now.
     fn is_due(&self, written: Written) -> bool {
         let bytes = written.bytes;
         let log_growth = self.recorder.view().log.metrics().bytes().saturating_sub(written.log_bytes);
         bytes <= SMALL_BYTES
             // The events since then must still be in the log at the next start.
-            || log_growth >= bytes.min(self.config.limits.event_log_bytes / 4)
+            || log_growth
+                >= (bytes * MIN_LOG_GROWTH).min(MAX_APPLIED_BYTES).min(self.config.limits.event_log_bytes / 4)
             || written.at.elapsed() >= Duration::from_secs(bytes / BYTES_PER_SECOND)
-    }
-
-    fn is_file_missing(&self) -> bool {
-        [&self.identity, &self.registry, &self.daemon, &self.recent].into_iter().any(|path| is_missing(path))
     }
 
     /// Waits for a change or the stop, and returns what to write.
@@ -218,18 +231,19 @@ impl Shared {
         }
     }
 
-    /// Writes the state files, all from the records of one moment; the registry only with `sessions`, or where there is none.
-    /// Returns the registry, if it was written.
-    fn write(&self, sessions: bool) -> io::Result<Option<Written>> {
+    /// Writes the state files, all from the records of one moment; the registry with `sessions` and all records with
+    /// `records` and the recent events with `recent`, or where the file is missing.
+    /// Returns the records, if they were written.
+    fn write(&self, sessions: bool, records: bool, recent: bool) -> io::Result<Option<Written>> {
         let view = self.recorder.view();
         let log_bytes = view.log.metrics().bytes();
-        let (mut registry, mut daemon, recent) = {
+        let (mut registry, mut records, mut daemon, events) = {
             let state = view.state();
-            let registry = (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state));
             (
-                registry,
+                (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state)),
+                (records || is_missing(&self.records)).then(|| RecordsFile::of(&state)),
                 DaemonFile::of(&state, |daemon| DaemonView::of(&self.config, daemon, None)),
-                view.recent_events(),
+                (recent || is_missing(&self.recent)).then(|| view.recent_events()),
             )
         };
         let synced_through = Some(self.log.synced_through().min(daemon.through_seq));
@@ -237,34 +251,44 @@ impl Shared {
         if let Some(registry) = &mut registry {
             registry.synced_through = synced_through;
         }
-        let events: Vec<&RawValue> =
-            recent.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect();
-        let recent = RecentFile {
-            format_version: RecentFile::<&RawValue>::VERSION,
-            through_seq: daemon.through_seq,
-            synced_through,
-            max_entries: view.recent,
-            updated_at: daemon.daemon.updated_at.clone(),
-            events,
-        };
+        if let Some(records) = &mut records {
+            records.synced_through = synced_through;
+        }
         let mut files = Vec::new();
         if is_missing(&self.identity) {
             files.push((&*self.identity, snapshot::text(&view.identity)?));
         }
-        if let Some(registry) = &registry {
-            files.push((&*self.registry, snapshot::text(registry)?));
+        // Before the registry, which an earlier version may have written with all records.
+        if let Some(records) = &records {
+            files.push((&*self.records, serde_json::to_vec(records)?));
         }
-        files.push((&*self.recent, snapshot::text(&recent)?));
+        let mut registry_writer = self.registry_writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(registry) = &registry
+            && let Some(text) = registry_writer.write(registry)?
+        {
+            files.push((&*self.registry, text));
+        }
+        if let Some(lines) = events {
+            let recent: RecentFile<&RawValue> = RecentFile {
+                format_version: RecentFile::<&RawValue>::VERSION,
+                through_seq: daemon.through_seq,
+                synced_through,
+                max_entries: view.recent,
+                updated_at: daemon.daemon.updated_at.clone(),
+                events: lines.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect(),
+            };
+            files.push((&*self.recent, snapshot::text(&recent)?));
+        }
         files.push((&*self.daemon, snapshot::text(&daemon)?));
         let files: Vec<_> = files.iter().map(|(path, text)| (*path, &text[..])).collect();
-        match self.disk.replace_all(&files) {
+        let replaced = match self.disk.replace_all(&files) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_directory()?;
-                self.disk.replace_all(&files)?;
+                self.make_directory().and_then(|()| self.disk.replace_all(&files))
             }
-            written => written?,
-        }
-        let written = files.iter().find(|(path, _)| *path == self.registry);
+            replaced => replaced,
+        };
+        replaced.inspect_err(|_| registry_writer.failed())?;
+        let written = files.iter().find(|(path, _)| *path == self.records);
         Ok(written.map(|(_, text)| Written { at: Instant::now(), bytes: text.len() as u64, log_bytes }))
     }
 

@@ -42,7 +42,7 @@ impl TurnMetrics {
             let known = OUTCOMES.iter().position(|outcome| *outcome == end.status);
             let [.., other] = &self.turns;
             let turns = known.and_then(|index| self.turns.get(index)).unwrap_or(other);
-            let began = end.turn.started_at.as_str();
+            let began = &*end.turn.started_at.text();
             // A turn that ended with the previous run did not run while codexd was down.
             let before = self.before.as_deref().filter(|before| *before >= began);
             let was_cut = matches!(event, EventDetail::Turn(TurnEvent::Missing(_)));

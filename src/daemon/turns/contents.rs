@@ -17,7 +17,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::recovery::is_foldable;
 use crate::ids::{ThreadId, TurnId};
 use crate::journal::{Log, Next};
-use crate::state::{Contents, Event, Turn};
+use crate::state::{Contents, Event, JsonText, Turn};
 
 /// The most memory of the cached contents, approximately.
 const MAX_CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -157,9 +157,9 @@ impl TurnReader {
                 found
             }
             None => Arc::new(Contents {
-                text: turn.kept.text.clone(),
-                error: turn.kept.error.clone(),
-                token_usage: turn.kept.token_usage.clone(),
+                text: turn.kept.text.as_deref().map(str::to_owned),
+                error: turn.kept.error.as_ref().map(JsonText::value),
+                token_usage: turn.kept.token_usage.as_ref().map(JsonText::value),
                 ..Contents::default()
             }),
         };

@@ -11,7 +11,7 @@ use crate::daemon::turns::Turns;
 use crate::daemon::turns::contents::{TurnView, contents_of, list_turn};
 use crate::ids::{SessionId, TurnId};
 use crate::state::turn::KeptContents;
-use crate::state::{Phase, Session, Turn};
+use crate::state::{Phase, Session, Time, Turn};
 
 impl Turns {
     /// One turn; one without a record, such as an old one, is read from the app-server.
@@ -88,9 +88,9 @@ impl Turns {
             // Unknown without a record of the turn.
             started_by: None,
             phase: if is_open { Phase::Started } else { Phase::Ended },
-            status: found.status,
-            started_at: found.started_at.map(rfc3339).unwrap_or_default(),
-            completed_at: found.completed_at.map(rfc3339),
+            status: found.status.into(),
+            started_at: Time::from(&*found.started_at.map(rfc3339).unwrap_or_default()),
+            completed_at: found.completed_at.map(|at| Time::from(&*rfc3339(at))),
             first_seq: 0,
             last_seq: 0,
             has_user_message: false,

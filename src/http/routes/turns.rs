@@ -23,7 +23,7 @@ use crate::http::queries::WaitQuery;
 use crate::http::values::Input;
 use crate::http::{parse, response};
 use crate::ids::{SessionId, ThreadId, TurnId};
-use crate::state::Session;
+use crate::state::{JsonText, Session};
 
 /// A turn of the thread of a session; absent values are `null`.
 #[derive(Serialize, JsonSchema)]
@@ -62,13 +62,18 @@ impl TurnBody {
             session_id: session_id.clone(),
             started_by: turn.started_by.clone(),
             thread_id: Some(turn.thread_id.clone()),
-            status: turn.status.clone(),
-            started_at: turn.started_at.clone(),
-            completed_at: turn.completed_at.clone(),
+            status: turn.status.to_string(),
+            started_at: turn.started_at.text().into_owned(),
+            completed_at: turn.completed_at.as_ref().map(|at| at.text().into_owned()),
             text: turn.contents.text.clone(),
             error: turn.contents.error.clone(),
             // That of the record may have been reported again after the turn.
-            token_usage: turn.kept.token_usage.clone().or_else(|| turn.contents.token_usage.clone()),
+            token_usage: turn
+                .kept
+                .token_usage
+                .as_ref()
+                .map(JsonText::value)
+                .or_else(|| turn.contents.token_usage.clone()),
             items: turn.contents.items.clone(),
         }
     }

@@ -50,7 +50,7 @@ fn session_of_the_root_turn_decides_for_its_sub_agents() {
         }
         assert_eq!(state.descendants.running(&"t".into(), Some(&"u".into())).len(), 2);
         assert_eq!(state.descendants.running(&"t".into(), Some(&"other".into())), []);
-        let registry = serde_json::to_string(&snapshot::RegistryFile::of(&state)).unwrap();
+        let registry = serde_json::to_string(&snapshot::RecordsFile::of(&state)).unwrap();
         let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
         assert_eq!(restored.descendants, state.descendants);
     }

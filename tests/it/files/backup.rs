@@ -98,7 +98,7 @@ async fn backup_of_running_daemon_has_every_event_before_it() {
                 };
                 assert!(log.iter().any(accepted), "backup {number} lacks the turn {turn_id}");
             }
-            for name in ["daemon-state.json", "session-registry.json", "recent-events.json"] {
+            for name in ["daemon-state.json", "session-registry.json", "records.json", "recent-events.json"] {
                 let through = json_file(&to.join("state").join(name))["throughSeq"].as_u64().unwrap();
                 assert!(through <= seqs.len() as u64, "{name} is ahead of the log: {through}");
             }
@@ -202,7 +202,7 @@ async fn refused_backup_reports_cause_and_leaves_no_files() {
 
     let registry = daemon.state_dir().join("session-registry.json");
     let original = fs::read(&registry).unwrap();
-    fs::write(&registry, r#"{"formatVersion":4}"#).unwrap();
+    fs::write(&registry, r#"{"formatVersion":5}"#).unwrap();
     assert_refused(&daemon, &at("copy"), 1, &["session-registry.json was written by a newer codexd"]).await;
     fs::write(&registry, original).unwrap();
 

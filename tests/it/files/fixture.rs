@@ -23,8 +23,8 @@ use crate::support::websocket::{EVENTS_PATH, EventStream};
 /// `format-1` was written by the first version in use, commit 5eed79a: a killed daemon with a rotated log whose sequence
 /// numbers skip once, an open session with three turns, a closed session, a session and a turn created with idempotency
 /// keys, a session whose turn waits for an approval, and a session with a running turn and two queued turns.
-/// `format-2` is the same, written by commit 10cbb1a.
-const FIXTURES: [&str; 2] = ["format-1", "format-2"];
+/// `format-2` is the same, written by commit 10cbb1a, and `format-3` by commit 1879f9e.
+const FIXTURES: [&str; 3] = ["format-1", "format-2", "format-3"];
 
 fn directory(fixture: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture)

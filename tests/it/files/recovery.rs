@@ -97,7 +97,7 @@ async fn directories_of_newer_version_are_refused_unchanged() {
         let daemon = stopped_daemon().await;
         let directory = if name == "event-log.json" { daemon.logs_dir() } else { daemon.state_dir() };
         let path = directory.join(name);
-        let known = if name == "session-registry.json" { 3 } else { 1 };
+        let known = if name == "session-registry.json" { 4 } else { 1 };
         let newer = json!({ "formatVersion": known + 1, "news": true }).to_string();
         let original = fs::read(&path).unwrap();
         fs::write(&path, &newer).unwrap();
@@ -123,8 +123,8 @@ async fn directories_of_newer_version_are_refused_unchanged() {
 async fn each_state_file_has_its_format_version() {
     let daemon = stopped_daemon().await;
     let version = |name: &str| json_file(&daemon.state_dir().join(name))["formatVersion"].clone();
-    // The registry has keys that a program that knows only an earlier version would remove.
-    assert_eq!(STATE_FILES.map(version), [1, 1, 3, 1].map(Value::from), "{STATE_FILES:?}");
+    // Up to version 3 the registry was what `records.json` is now.
+    assert_eq!(STATE_FILES.map(version), [1, 1, 4, 1, 1].map(Value::from), "{STATE_FILES:?}");
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn sessions_without_creation_event_survive_loss_of_another_file() {
 
 #[tokio::test]
 async fn invalid_sequence_numbers_do_not_prevent_start() {
-    for name in ["session-registry.json", "daemon-state.json", "recent-events.json"] {
+    for name in ["session-registry.json", "records.json", "daemon-state.json", "recent-events.json"] {
         let daemon = stopped_daemon().await;
         let known_before = known_on_disk(&daemon);
         let path = daemon.state_dir().join(name);
@@ -255,7 +255,7 @@ async fn all_files_except_the_log_may_be_missing() {
 async fn first_start_keeps_existing_identity_and_writes_all_files() {
     let mut first = Daemon::builder().start().await;
     assert!(
-        names(&first.state_dir()).iter().filter(|name| STATE_FILES.contains(&name.as_str())).count() == 4
+        names(&first.state_dir()).iter().filter(|name| STATE_FILES.contains(&name.as_str())).count() == 5
     );
     let child = json_file(&first.state_dir().join("daemon-state.json"))["child"].clone();
     let shown = get(&first, crate::api::STATUS).await.data(200)["snapshot"]["daemon"]["child"].clone();

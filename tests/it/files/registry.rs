@@ -1,11 +1,15 @@
-//! The limit on closed sessions in the registry.
+//! The session registry: the limit on closed sessions, and how a large file is written.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use serde_json::{Value, json};
 
 use super::{json_file, restart};
-use crate::api::{SESSIONS, STATUS, create_session, new_session, start_daemon, text, wait_for_event_type};
+use crate::api::{
+    SESSIONS, STATUS, create_session, new_session, start_daemon, start_turn, text, wait_for_event_type,
+    wait_until_idle,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::wait::wait_until;
@@ -20,14 +24,14 @@ async fn stopped_daemon() -> (Daemon, Vec<String>) {
     }
     daemon.stop().await;
     // Only the file marks them as closed.
-    let path = daemon.state_dir().join("session-registry.json");
-    let mut registry = json_file(&path);
-    let sessions = registry["sessions"].as_array_mut().unwrap();
+    let path = daemon.state_dir().join("records.json");
+    let mut records = json_file(&path);
+    let sessions = records["sessions"].as_array_mut().unwrap();
     for (index, end) in [(0, 3), (1, 1), (2, 4), (3, 2)] {
         sessions[index]["status"] = json!("closed");
         sessions[index]["updatedAt"] = json!(format!("2026-01-0{end}T00:00:00.000Z"));
     }
-    fs::write(&path, registry.to_string()).unwrap();
+    fs::write(&path, records.to_string()).unwrap();
     (daemon, session_ids)
 }
 
@@ -86,20 +90,55 @@ async fn registry_limit_keeps_active_sessions() {
 }
 
 #[tokio::test]
-async fn other_state_files_do_not_wait_for_large_registry() {
-    let daemon = start_daemon().await;
-    let label = "x".repeat(15_000);
+async fn change_is_in_large_registry_within_a_second_without_writing_all_of_it() {
+    let mut daemon = start_daemon().await;
+    let mut ids = Vec::new();
     for _ in 0..40 {
-        create_session(&daemon, json!({ "metadata": { "label": label } })).await;
+        let metadata = json!({ "label": "x".repeat(15_000) });
+        ids.push(text(&create_session(&daemon, json!({ "metadata": metadata })).await["sessionId"]));
     }
-    let through = |name: &str| json_file(&daemon.state_dir().join(name))["throughSeq"].as_u64().unwrap();
-    let last = last_seq(&daemon).await;
-    wait_until("the registry of all sessions", || (through("session-registry.json") >= last).then_some(()))
-        .await;
-    new_session(&daemon).await;
-    let last = last_seq(&daemon).await;
-    for name in ["daemon-state.json", "recent-events.json"] {
-        wait_until(name, || (through(name) >= last).then_some(())).await;
-    }
-    assert!(through("session-registry.json") < last, "a small change rewrites a large registry");
+    let path = daemon.state_dir().join("session-registry.json");
+    let read = |name: &str| json_file(&daemon.state_dir().join(name));
+    let wait = async |what: &str| {
+        let last = last_seq(&daemon).await;
+        let is_through = || read("session-registry.json")["throughSeq"].as_u64().unwrap() >= last;
+        wait_until(what, || is_through().then_some(())).await;
+    };
+    wait("the registry of all sessions").await;
+    // The first change after a start replaces the file.
+    start_turn(&daemon, &ids[39], "hello").await;
+    wait_until_idle(&daemon, &ids[39]).await;
+    wait("the first turn").await;
+    let (inode, records) = (fs::metadata(&path).unwrap().ino(), read("records.json")["throughSeq"].clone());
+
+    let started = std::time::Instant::now();
+    let turn_id = start_turn(&daemon, &ids[7], "hello").await;
+    let record = wait_until_idle(&daemon, &ids[7]).await;
+    wait_until("the turn", || (read("session-registry.json")["sessions"][7] == record).then_some(())).await;
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    assert_eq!(record["lastTurnId"], turn_id.as_str());
+    ids.push(new_session(&daemon).await);
+    wait("one more session").await;
+    let listed = |registry: &Value| {
+        let sessions = registry["sessions"].as_array().unwrap().iter();
+        sessions.map(|session| text(&session["sessionId"])).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&read("session-registry.json")), ids);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "a small change replaced a large file");
+    assert_eq!(read("records.json")["throughSeq"], records, "a small change wrote all records");
+
+    // What another program did to the file is written over.
+    let file = fs::read(&path).unwrap();
+    fs::write(&path, &file[..file.len() / 2]).unwrap();
+    start_turn(&daemon, &ids[3], "hello").await;
+    let record = wait_until_idle(&daemon, &ids[3]).await;
+    wait_until("the registry again", || {
+        let registry: Value = serde_json::from_slice(&fs::read(&path).unwrap()).ok()?;
+        (registry["sessions"][3] == record && listed(&registry) == ids).then_some(())
+    })
+    .await;
+
+    daemon.kill().await;
+    let after = restart(&daemon, &[""; 0]).await;
+    assert_eq!(listed(&json!({ "sessions": get(&after, SESSIONS).await.data(200)["sessions"] })), ids);
 }

@@ -39,7 +39,9 @@ async fn state_files_have_contract_keys_and_private_permissions() {
     for directory in [&state, &logs] {
         assert_eq!(mode(directory), 0o700, "{}", directory.display());
     }
-    for name in ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"] {
+    for name in
+        ["identity.json", "daemon-state.json", "session-registry.json", "records.json", "recent-events.json"]
+    {
         assert_eq!(mode(&state.join(name)), 0o600, "{name}");
     }
     assert_eq!(mode(&state.join("codexd.lock")), 0o600);
@@ -77,7 +79,14 @@ async fn state_files_have_contract_keys_and_private_permissions() {
     };
     assert_eq!(
         names(&state),
-        ["codexd.lock", "daemon-state.json", "identity.json", "recent-events.json", "session-registry.json"],
+        [
+            "codexd.lock",
+            "daemon-state.json",
+            "identity.json",
+            "recent-events.json",
+            "records.json",
+            "session-registry.json"
+        ],
         "unexpected files"
     );
     assert_eq!(
@@ -114,8 +123,10 @@ async fn restart_continues_identity_sessions_and_sequence() {
 #[tokio::test]
 async fn missing_state_files_are_rebuilt_from_the_log() {
     for lost in [
-        ["session-registry.json", "daemon-state.json", "recent-events.json"].as_slice(),
+        ["session-registry.json", "records.json", "daemon-state.json", "recent-events.json"].as_slice(),
+        &["session-registry.json", "records.json"],
         &["session-registry.json"],
+        &["records.json"],
         &["daemon-state.json"],
         &["recent-events.json"],
     ] {

@@ -196,7 +196,7 @@ async fn submitted_turn_is_found_in_its_thread_after_kill() {
     let submitted = text.lines().find(|line| line.contains("\"turn.submitted\"")).unwrap().to_owned() + "\n";
     kept.push(&submitted);
     fs::write(&log, kept.concat()).unwrap();
-    for snapshot in ["session-registry.json", "daemon-state.json", "recent-events.json"] {
+    for snapshot in ["session-registry.json", "records.json", "daemon-state.json", "recent-events.json"] {
         let _ = fs::remove_file(stage.daemon.state_dir().join(snapshot));
     }
 

@@ -151,7 +151,7 @@ async fn sub_agents_are_kept_across_restart() {
     if !runs_long() {
         return;
     }
-    for lost in ["", "session-registry.json"] {
+    for lost in ["", "records.json"] {
         let mut stage = start_stage("0.171.0").await;
         let session = stage.session(&on_request_with(json!({}))).await;
         let session_id = text(&session["sessionId"]);
@@ -165,15 +165,15 @@ async fn sub_agents_are_kept_across_restart() {
         let listed = requests(&daemon, &session_id).await;
         assert_eq!((listed.len(), &listed[0]["requestId"]), (1, &request["requestId"]));
         assert_eq!(listed[0]["status"], "resolved");
-        // A stop writes the complete registry.
+        // A stop writes all records.
         assert!(daemon.stop().await.status.success());
-        let registry = std::fs::read_to_string(daemon.state_dir().join("session-registry.json")).unwrap();
-        let registry: Value = serde_json::from_str(&registry).unwrap();
-        let known = &registry["descendants"][request["threadId"].as_str().unwrap()];
+        let records = std::fs::read_to_string(daemon.state_dir().join("records.json")).unwrap();
+        let records: Value = serde_json::from_str(&records).unwrap();
+        let known = &records["descendants"][request["threadId"].as_str().unwrap()];
         assert_eq!(
             known["parentThreadId"], session["threadId"],
             "without {lost:?}: {}",
-            registry["descendants"]
+            records["descendants"]
         );
     }
 }

@@ -288,8 +288,8 @@ async fn turn_is_read_back_in_full_after_restart_and_after_loss_of_log() {
     let mut daemon = restart(&app_server, &daemon).await;
     assert_eq!(read(&daemon).await, first, "after SIGKILL");
     daemon.stop().await;
-    let registry = fs::read_to_string(daemon.state_dir().join("session-registry.json")).unwrap();
-    assert!(!registry.contains("commandExecution") && !registry.contains(&long), "{registry}");
+    let records = fs::read_to_string(daemon.state_dir().join("records.json")).unwrap();
+    assert!(!records.contains("commandExecution") && !records.contains(&long), "{records}");
     let daemon = restart(&app_server, &daemon).await;
     assert_eq!(read(&daemon).await, first, "after a stop");
 

@@ -137,7 +137,7 @@ impl Model {
     fn over(&self) -> Vec<(TurnId, Phase, String)> {
         let thread_id = thread();
         let over = self.state.turns.of(&thread_id).filter(|turn| turn.is_over());
-        over.map(|turn| (turn.turn_id.clone(), turn.phase, turn.status.clone())).collect()
+        over.map(|turn| (turn.turn_id.clone(), turn.phase, turn.status.to_string())).collect()
     }
 
     /// Asserts what is true at any moment.
