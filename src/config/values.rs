@@ -69,6 +69,8 @@ pub struct Paths {
     pub records: PathBuf,
     /// The recent events.
     pub recent_events: PathBuf,
+    /// The directory of the attachments.
+    pub attachments: PathBuf,
     /// The running app-server; the file exists only while one runs.
     pub child: PathBuf,
     /// The shared app-server that was joined last.
@@ -89,6 +91,7 @@ impl Paths {
             session_registry: state_dir.join("session-registry.json"),
             records: state_dir.join("records.json"),
             recent_events: state_dir.join("recent-events.json"),
+            attachments: logs_dir.join("attachments"),
             child: state_dir.join("child.json"),
             shared_server: state_dir.join("shared-server.json"),
             shared_server_log: logs_dir.join("app-server.log"),

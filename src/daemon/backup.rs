@@ -181,8 +181,29 @@ fn copy(
         }
         std::thread::sleep(LOG_COPY_INTERVAL);
     };
-    let bytes = copy.bytes + log.bytes;
+    let bytes = copy.bytes + log.bytes + copy_attachments(disk, &paths.attachments, &logs)?;
     Ok((log, bytes))
+}
+
+/// Copies the attachments, after the log that names them; returns their size.
+fn copy_attachments(disk: &Disk, from: &Path, logs: &Path) -> Result<u64, OpenError> {
+    let failed = |source| OpenError::File { path: from.to_owned(), source };
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed)?,
+    };
+    let to = logs.join("attachments");
+    disk.create_new_directory(&to).map_err(failed)?;
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        // One that is removed meanwhile is named by nothing.
+        if let Some(data) = disk.read(&entry.path()).map_err(failed)? {
+            disk.replace(&to.join(entry.file_name()), &data).map_err(failed)?;
+            bytes += data.len() as u64;
+        }
+    }
+    Ok(bytes)
 }
 
 /// Copies the state files and sums up what they contain.

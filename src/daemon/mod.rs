@@ -6,6 +6,8 @@
 
 mod app_server;
 mod app_server_events;
+#[expect(clippy::disallowed_methods, reason = "threads of the recorder and of a pool call it")]
+mod attachments;
 #[expect(clippy::disallowed_methods, reason = "the backup command runs without an async runtime")]
 mod backup;
 mod catch_panic;

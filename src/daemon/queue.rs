@@ -4,14 +4,19 @@
 
 pub(in crate::daemon) mod held;
 
+use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::blocking::Pool;
 use crate::codex::protocol::methods;
 use crate::codex::protocol::responses::ThreadStatusRead;
 use crate::codex::protocol::versions::{REPEATS_MESSAGE_ID, is_older};
 use crate::daemon::app_server::calls::call;
+use crate::daemon::attachments::Attachments;
 use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::{Core, require_active};
 use crate::daemon::error::DaemonError;
@@ -21,7 +26,13 @@ use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{Held, HoldCause, IdempotencyKey, QueuedTurn, Session, TurnEvent};
+use crate::storage::Disk;
 use crate::time::rfc3339_now;
+
+/// Reads of attachments.
+static ATTACHMENTS: Pool = Pool::new("attachments", 1, 3);
+/// How long the attachments of a turn may take.
+const ATTACHMENT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many turns may wait in a session.
 const MAX_QUEUED_TURNS: usize = 100;
@@ -141,11 +152,30 @@ impl Queue {
                 return Err(StartFailure::Transient(DaemonError::Unavailable { reason, retry_after: None }));
             }
         }
-        let start = self.turn_start_of(&session, thread_id, next);
+        let next = self.with_attachments(next).await?;
+        let start = self.turn_start_of(&session, thread_id, &next);
         match self.starter.start_or_find(&client, start).await {
             // It has left the queue.
             Ok(_) | Err(DaemonError::TurnWithdrawn(_)) => Ok(()),
             Err(error) => Err(StartFailure::while_starting_turn(error)),
+        }
+    }
+
+    /// The turn with the data that its input names.
+    async fn with_attachments<'a>(&self, turn: &'a QueuedTurn) -> Result<Cow<'a, QueuedTurn>, StartFailure> {
+        if !Attachments::are_in(&turn.input) {
+            return Ok(Cow::Borrowed(turn));
+        }
+        let attachments = Attachments::new(Disk::default(), &self.core.config.paths.attachments);
+        let input = turn.input.clone();
+        match ATTACHMENTS.run(ATTACHMENT_LIMIT, move || attachments.restore(input)).await {
+            Ok(Ok(input)) => Ok(Cow::Owned(QueuedTurn { input, ..turn.clone() })),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                let reason = "A file that its input names was removed from the attachments.".to_owned();
+                Err(StartFailure::Hold(HoldCause::TurnRefused, DaemonError::Invalid(reason)))
+            }
+            Ok(Err(error)) => Err(unreadable(&error)),
+            Err(error) => Err(unreadable(&error)),
         }
     }
 
@@ -228,4 +258,9 @@ impl Queue {
             })
             .await
     }
+}
+
+fn unreadable(error: &impl std::fmt::Display) -> StartFailure {
+    let reason = format!("The attachments of a queued turn cannot be read: {error}.");
+    StartFailure::Transient(DaemonError::Unavailable { reason, retry_after: None })
 }

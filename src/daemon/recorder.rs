@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::codex::Backlog;
 use crate::config::Config;
+use crate::daemon::attachments::Attachments;
 use crate::daemon::recorder::group_commit::GroupCommit;
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
@@ -58,11 +59,19 @@ impl Recorder {
         let recorder = Self { inputs, backlog: Backlog::new(), view };
         let view = &recorder.view;
         let output = |path| OutputLog::open(disk.clone(), path, config.limits.output_log_bytes);
+        let attachments = Attachments::new(disk.clone(), &paths.attachments);
         let worker = Worker {
             view: Arc::clone(view),
             backlog: Arc::clone(&recorder.backlog),
             group_commit: GroupCommit::start(journal.sync(), recorder.clone())?,
-            snapshot_writer: SnapshotWriter::start(disk.clone(), config, journal.sync(), recorder.clone())?,
+            snapshot_writer: SnapshotWriter::start(
+                disk.clone(),
+                config,
+                journal.sync(),
+                recorder.clone(),
+                attachments.clone(),
+            )?,
+            attachments,
             stdout: output(&paths.stdout_log)?,
             stderr: output(&paths.stderr_log)?,
             closed_sessions: config.limits.closed_session_limit,

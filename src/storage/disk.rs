@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -234,6 +234,11 @@ impl Disk {
     /// Opens an existing file for changes in place.
     pub(crate) fn open_write(&self, path: &Path) -> io::Result<File> {
         self.open(path, OpenOptions::new().write(true))
+    }
+
+    /// Sets the modification time of a file to the present.
+    pub(crate) fn touch(&self, path: &Path) -> io::Result<()> {
+        self.open_write(path)?.set_modified(SystemTime::now())
     }
 
     /// Creates a directory that must not exist yet, and its parents.

@@ -4,6 +4,7 @@
 //! those about differences between releases also run the previous one. Codex is installed with npm on first use.
 
 mod app_server;
+mod attachments;
 mod cli;
 mod duplex;
 mod external;

@@ -3,6 +3,7 @@
 //! The tests start the fake app-server behind a shell pipe ([`RecordingAppServer`]). The pipe records each message from
 //! the daemon and can drop or delay messages; the threads of the app-server are kept across restarts.
 
+mod attachments;
 mod busy;
 mod drain;
 mod held;

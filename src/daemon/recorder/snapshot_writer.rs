@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use crate::config::Config;
+use crate::daemon::attachments::{self, Attachments};
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
 use crate::daemon::recorder::registry_writer::RegistryWriter;
@@ -56,6 +57,7 @@ struct Shared {
     disk: Disk,
     recorder: Recorder,
     log: Arc<LogSync>,
+    attachments: Attachments,
     registry_writer: Mutex<RegistryWriter>,
     /// Of a directory that was made again.
     lock: Mutex<Option<DirectoryLock>>,
@@ -86,6 +88,7 @@ impl SnapshotWriter {
         config: &Config,
         log: Arc<LogSync>,
         recorder: Recorder,
+        attachments: Attachments,
     ) -> io::Result<Self> {
         let paths = &config.paths;
         let shared = Arc::new(Shared {
@@ -101,6 +104,7 @@ impl SnapshotWriter {
             disk,
             recorder,
             log,
+            attachments,
             lock: Mutex::default(),
         });
         // From the start all files are there.
@@ -157,7 +161,10 @@ impl Shared {
             // The log first: a snapshot states how much of it is on disk, so that the next start detects missing events.
             // A log that cannot be written is no reason to lose the records too.
             let is_synced = self.sync_log();
-            self.recorder.view().log.check_files();
+            let view = self.recorder.view();
+            view.log.check_files();
+            let max_bytes = self.config.limits.event_log_bytes;
+            self.attachments.remove_unused(&view.log, || attachments::queued(&view.state()), max_bytes);
             let sessions = requested.sessions || requested.stopping;
             is_unwritten |= sessions;
             let is_urgent = requested.stopping || requested.failing || !is_synced;

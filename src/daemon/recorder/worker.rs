@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::codex::Backlog;
 use crate::codex::protocol::{notifications, values};
+use crate::daemon::attachments::Attachments;
 use crate::daemon::events;
 use crate::daemon::recorder::group_commit::GroupCommit;
 use crate::daemon::recorder::input::{Build, CommitAck, Input, StorageError, Stream};
@@ -32,6 +33,7 @@ pub(super) struct Worker {
     pub(super) backlog: Arc<Backlog>,
     pub(super) group_commit: GroupCommit,
     pub(super) snapshot_writer: SnapshotWriter,
+    pub(super) attachments: Attachments,
     pub(super) stdout: OutputLog,
     pub(super) stderr: OutputLog,
     pub(super) closed_sessions: usize,
@@ -146,6 +148,9 @@ impl Worker {
     /// Numbers, writes, folds and publishes events.
     fn write(&mut self, new_events: &mut [NewEvent]) {
         let at = rfc3339_now();
+        for event in &mut *new_events {
+            self.attachments.store_in_event(event);
+        }
         name_roots(&self.view.state(), new_events);
         let lines = self.journal.append(&at, new_events.iter().map(entry));
         for (line, event) in lines.iter().zip(&*new_events) {

@@ -54,11 +54,11 @@ fn assert_private(directory: &Path) {
 async fn restored(backup: &Path) -> Daemon {
     let root = scratch::directory("restored");
     for name in ["state", "logs"] {
-        let to = root.path().join("repo").join(name).join("codexd");
+        let to = root.path().join("repo").join(name);
         fs::create_dir_all(&to).unwrap();
-        for file in names(&backup.join(name)) {
-            fs::copy(backup.join(name).join(&file), to.join(&file)).unwrap();
-        }
+        let copied =
+            std::process::Command::new("cp").arg("-R").arg(backup.join(name)).arg(to.join("codexd")).status();
+        assert!(copied.unwrap().success());
     }
     let daemon = Daemon::builder().within(root).start().await;
     wait_until_ready(&daemon).await;
@@ -126,6 +126,8 @@ async fn backup_of_running_daemon_has_every_event_before_it() {
 async fn backup_of_stopped_daemon_restores_its_state() {
     let daemon = stopped_daemon().await;
     fs::write(daemon.state_dir().join("auth-token"), "t".repeat(64)).unwrap();
+    fs::create_dir(daemon.logs_dir().join("attachments")).unwrap();
+    fs::write(daemon.logs_dir().join("attachments/a"), "image").unwrap();
     let directory = scratch::directory("backup");
     // The target may be an empty directory.
     let to = directory.path().join("backup");
@@ -141,7 +143,8 @@ async fn backup_of_stopped_daemon_restores_its_state() {
     let mut expected = [&STATE_FILES[..], &["auth-token"]].concat();
     expected.sort_unstable();
     assert_eq!(names(&to.join("state")), expected);
-    assert_eq!(names(&to.join("logs")), ["event-log.json", "events.jsonl"]);
+    assert_eq!(names(&to.join("logs")), ["attachments", "event-log.json", "events.jsonl"]);
+    assert_eq!(fs::read(to.join("logs/attachments/a")).unwrap(), b"image");
     for name in expected {
         let (copy, source) = (to.join("state").join(name), daemon.state_dir().join(name));
         assert_eq!(fs::read(copy).unwrap(), fs::read(source).unwrap(), "{name}");
