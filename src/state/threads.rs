@@ -177,7 +177,13 @@ impl State {
         let time = at.1;
         let turns = &mut self.turns;
         match event {
-            NotificationEvent::TurnStarted { .. } => {
+            NotificationEvent::TurnStarted { root_turn_id, .. } => {
+                // A review runs as a turn within its turn; Codex reports the start of the inner one, and no end
+                // (measured on 0.171.0).
+                let root = root_turn_id.as_ref().filter(|root| *root != turn_id);
+                if root.is_some_and(|root| turns.get(thread_id, root).is_some()) {
+                    return false;
+                }
                 turns.update(at, thread_id, turn_id, TurnPosition::Running, |turn| {
                     if turn.phase == Phase::Accepted {
                         turn.phase = Phase::Started;

@@ -133,3 +133,17 @@ fn turn_that_starts_before_its_thread_is_announced_is_known() {
     ));
     assert_eq!(running(&events), []);
 }
+
+#[test]
+fn turn_within_a_turn_of_its_thread_is_no_turn_of_the_thread() {
+    let completed = json!({ "threadId": "t", "turnId": "u", "status": "completed" });
+    let state = folded(vec![
+        opened("s", "t"),
+        accepted("s", "t", "u"),
+        begun("t", "inner", Some("u")),
+        ("app-server.turn.completed", completed),
+    ]);
+    assert!(state.turns.get(&"t".into(), &"inner".into()).is_none());
+    assert!(state.turns.running(&"t".into()).is_none());
+    assert_eq!(state.sessions.get(&"s".into()).unwrap().last_turn_id, Some("u".into()));
+}
