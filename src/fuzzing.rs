@@ -306,7 +306,7 @@ fn read(pieces: Vec<&[u8]>, cap: usize) -> Output {
     let output = Arc::<Mutex<Output>>::default();
     let pending = Arc::new(Pending::default());
     for _ in 0..PENDING_CALLS {
-        let (call, _) = PendingCall::new("", Arc::default(), ReplyCollector(Arc::clone(&output)));
+        let (call, _) = PendingCall::new("".into(), Arc::default(), ReplyCollector(Arc::clone(&output)));
         assert!(pending.register(call).is_ok());
     }
     let mut reader = MessageReader::new(pending, EventCollector(Arc::clone(&output)), Backlog::new());

@@ -30,6 +30,11 @@ pub fn rfc3339_after(delay: Duration) -> String {
     format!("{:.3}", after(delay))
 }
 
+/// The time this many seconds after 1970, RFC 3339 in UTC with milliseconds.
+pub fn rfc3339_of_seconds(seconds: i64) -> String {
+    format!("{:.3}", Timestamp::from_second(seconds).unwrap_or_default())
+}
+
 /// Waits until `clock` has reached `deadline`; `clock` is [`Timestamp::now`] outside tests.
 pub async fn reached(deadline: Timestamp, clock: impl Fn() -> Timestamp) {
     loop {

@@ -7,8 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::client::{
-    AppServerArguments, ApproveArguments, AskArguments, CloseArguments, DeclineArguments, FollowArguments,
-    InterruptArguments, ListArguments, ResumeQueueArguments,
+    AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments, CloseArguments,
+    CompactArguments, DeclineArguments, FollowArguments, GoalArguments, InterruptArguments, ListArguments,
+    ResumeQueueArguments, RevertArguments, ReviewArguments, ThreadsArguments,
 };
 use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources};
 
@@ -38,6 +39,8 @@ pub enum Command {
     Ask(AskArguments),
     /// List sessions
     Sessions(ListArguments),
+    /// List the threads of Codex on this machine, those of the terminal included
+    Threads(ThreadsArguments),
     /// Print events as they occur
     Follow(FollowArguments),
     /// List pending requests of Codex
@@ -54,6 +57,20 @@ pub enum Command {
     Close(CloseArguments),
     /// Restart the app-server, for example after an upgrade of Codex; sessions and queues continue
     AppServer(AppServerArguments),
+    /// Compact the history of a session's thread
+    Compact(CompactArguments),
+    /// Have Codex review changes
+    Review(ReviewArguments),
+    /// Remove the last turns from a session's thread; files stay as they are
+    Revert(RevertArguments),
+    /// Show, set or remove the goal of a session's thread
+    Goal(GoalArguments),
+    /// Log Codex in with a code that you enter on any device
+    Login(ClientArguments),
+    /// Log Codex out
+    Logout(ClientArguments),
+    /// Call a method of the app-server
+    Call(CallArguments),
     /// Print a shell completion script
     Completions {
         /// Shell to generate completions for

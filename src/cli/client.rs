@@ -157,6 +157,101 @@ pub enum AppServerAction {
     Restart,
 }
 
+/// The arguments of `codexd threads`.
+#[derive(Debug, Args)]
+pub struct ThreadsArguments {
+    /// Only threads whose title contains TEXT
+    #[arg(value_name = "TEXT")]
+    pub search: Option<String>,
+    /// Only threads of this working directory
+    #[arg(long, value_name = "PATH")]
+    pub cwd: Option<String>,
+    /// List archived threads instead
+    #[arg(long)]
+    pub archived: bool,
+    /// Maximum number of threads
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u64>(1..=1_000))]
+    pub limit: u64,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd call`.
+#[derive(Debug, Args)]
+pub struct CallArguments {
+    /// Method, such as thread/list; --app-server-calls of the daemon determines which are allowed
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// Parameters as a JSON object; "-" is replaced by stdin [default: none]
+    #[arg(value_name = "JSON")]
+    pub params: Option<String>,
+    /// Session ID or "last": its thread is named in the parameters, and a turn that the call begins is the session's
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd compact`.
+#[derive(Debug, Args)]
+pub struct CompactArguments {
+    /// Session ID or "last"
+    pub session: String,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd review`.
+#[derive(Debug, Args)]
+pub struct ReviewArguments {
+    /// Session ID or "last"
+    pub session: String,
+    /// What to review, in words [default: the changes that are not committed]
+    #[arg(value_name = "TEXT")]
+    pub words: Vec<String>,
+    /// Review the changes since this branch
+    #[arg(long, value_name = "BRANCH", conflicts_with = "words")]
+    pub base: Option<String>,
+    /// Review this commit
+    #[arg(long, value_name = "SHA", conflicts_with_all = ["words", "base"])]
+    pub commit: Option<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd revert`.
+#[derive(Debug, Args)]
+pub struct RevertArguments {
+    /// Session ID or "last"
+    pub session: String,
+    /// First turn to remove [default: the last one]
+    #[arg(value_name = "TURN_ID")]
+    pub turn: Option<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd goal`.
+#[derive(Debug, Args)]
+pub struct GoalArguments {
+    /// Session ID or "last"
+    pub session: String,
+    /// New goal; without it the goal is shown
+    #[arg(value_name = "TEXT")]
+    pub words: Vec<String>,
+    /// Remove the goal
+    #[arg(long, conflicts_with = "words")]
+    pub clear: bool,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
 /// The arguments of `codexd resume-queue`.
 #[derive(Debug, Args)]
 pub struct ResumeQueueArguments {

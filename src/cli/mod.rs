@@ -23,7 +23,8 @@ use crate::config::{has_blank_variable, ignore_variables};
 pub use arguments::{BackupArguments, Command, ServiceAction, StartArguments, TokenArguments};
 pub use clap_complete::Shell;
 pub use client::{
-    AppServerAction, AppServerArguments, ApproveArguments, AskArguments, ClientArguments, DeclineArguments,
+    AppServerAction, AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments,
+    DeclineArguments, GoalArguments, RevertArguments, ReviewArguments, ThreadsArguments,
 };
 pub use exit::CliExit;
 pub use help::completions;

@@ -8,6 +8,7 @@ mod api;
 mod app_server;
 mod ask;
 mod backup;
+mod call;
 mod close;
 mod config;
 mod context;
@@ -26,6 +27,7 @@ mod follow;
 mod format;
 mod interrupt;
 mod logging;
+mod login;
 mod output;
 mod questions;
 mod requests;
@@ -49,6 +51,7 @@ mod start;
 )]
 mod status;
 mod terminal;
+mod threads;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a separate process; a blocking call delays only the command"
@@ -94,6 +97,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Sessions(arguments) => {
             run_client_command(&arguments.client, async |context| sessions::run(context, arguments.all).await)
         }
+        Command::Threads(arguments) => {
+            run_client_command(&arguments.client, async |context| threads::run(context, &arguments).await)
+        }
         Command::Follow(arguments) => {
             let client = arguments.client.clone();
             run_client_command(&client, async |context| {
@@ -124,6 +130,23 @@ pub fn run(command: Command) -> ExitCode {
         Command::Close(arguments) => run_client_command(&arguments.client, async |context| {
             close::run(context, &arguments.session, arguments.interrupt).await
         }),
+        Command::Call(arguments) => {
+            run_client_command(&arguments.client, async |context| call::run(context, &arguments).await)
+        }
+        Command::Compact(arguments) => run_client_command(&arguments.client, async |context| {
+            call::compact(context, &arguments.session).await
+        }),
+        Command::Review(arguments) => {
+            run_client_command(&arguments.client, async |context| call::review(context, &arguments).await)
+        }
+        Command::Revert(arguments) => {
+            run_client_command(&arguments.client, async |context| call::revert(context, &arguments).await)
+        }
+        Command::Goal(arguments) => {
+            run_client_command(&arguments.client, async |context| call::goal(context, &arguments).await)
+        }
+        Command::Login(client) => run_client_command(&client, async |context| login::run(context).await),
+        Command::Logout(client) => run_client_command(&client, async |context| login::log_out(context).await),
         Command::Completions { shell } => {
             let script = cli::completions(shell);
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)

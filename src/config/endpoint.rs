@@ -38,6 +38,29 @@ impl ChildStrategy {
     }
 }
 
+/// Which methods of the app-server clients may call directly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AllowedCalls {
+    /// None.
+    None,
+    /// Those that read, and those that do what a person does to a thread or a login.
+    Safe,
+    /// All except those that codexd makes itself.
+    All,
+}
+
+impl AllowedCalls {
+    /// The value of the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Safe => "safe",
+            Self::All => "all",
+        }
+    }
+}
+
 /// The beginning of the endpoint of a Unix socket; alone it is Codex's control socket.
 pub(super) const SOCKET_SCHEME: &str = "unix://";
 

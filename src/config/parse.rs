@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{LocalApiBase, parse_event_stream_path};
-use super::endpoint::{ChildStrategy, ServerEndpoint};
+use super::endpoint::{AllowedCalls, ChildStrategy, ServerEndpoint};
 
 /// The only value of `--mode`: codexd talks to Codex through `codex app-server`. The retired modes of earlier versions
 /// are rejected.
@@ -56,6 +56,15 @@ pub(super) fn strategy(value: &str) -> Result<ChildStrategy, String> {
         "shared" => Ok(ChildStrategy::Shared),
         "external" => Ok(ChildStrategy::External),
         other => Err(format!("the strategy {other:?} does not exist; use spawn, shared or external.")),
+    }
+}
+
+pub(super) fn allowed_calls(value: &str) -> Result<AllowedCalls, String> {
+    match text(value)?.as_str() {
+        "none" => Ok(AllowedCalls::None),
+        "safe" => Ok(AllowedCalls::Safe),
+        "all" => Ok(AllowedCalls::All),
+        other => Err(format!("{other:?} is not one of none, safe and all.")),
     }
 }
 

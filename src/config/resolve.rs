@@ -77,6 +77,7 @@ pub(super) fn resolve(
         server: ServerConfig {
             endpoint: server.server_endpoint,
             strategy: server.server_strategy,
+            allowed_calls: server.app_server_calls,
             command: server.server_command,
             args: server.server_arg,
             cwd,

@@ -14,9 +14,10 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde::{Serialize, Serializer};
 
 use super::address::LocalApiBase;
-use super::endpoint::{ChildStrategy, ServerEndpoint};
+use super::endpoint::{AllowedCalls, ChildStrategy, ServerEndpoint};
 use super::parse::{
-    MODE, address, command, count, directory, endpoint, mode, path, seconds, strategy, stream_path, text,
+    MODE, address, allowed_calls, command, count, directory, endpoint, mode, path, seconds, strategy,
+    stream_path, text,
 };
 
 /// The maximum of `--event-cache-size`: each hello frame of a WebSocket carries all these events.
@@ -190,6 +191,13 @@ pub struct ServerSettings {
     #[arg(long, env = "BAA_CODEXD_SERVER_CWD", value_name = "PATH", value_parser = directory)]
     #[serde(serialize_with = "as_text")]
     pub server_cwd: Option<PathBuf>,
+    /// Methods that clients may call on the app-server: none, safe or all
+    ///
+    /// safe allows those that read, and those that do what a person does to a thread or a login: name, archive,
+    /// compact, review, revert, goal, login. docs/api.md lists them.
+    #[arg(long, env = "BAA_CODEXD_APP_SERVER_CALLS", value_name = "METHODS", default_value = "safe",
+          value_parser = allowed_calls)]
+    pub app_server_calls: AllowedCalls,
 }
 
 /// Sizes and timeouts.

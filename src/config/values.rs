@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::endpoint::{ChildStrategy, ServerEndpoint};
+use super::endpoint::{AllowedCalls, ChildStrategy, ServerEndpoint};
 use super::report::Report;
 use super::settings::{HttpConfig, LimitsConfig, ServiceConfig};
 
@@ -109,6 +109,8 @@ pub struct ServerConfig {
     pub endpoint: ServerEndpoint,
     /// Whether codexd starts it.
     pub strategy: ChildStrategy,
+    /// Which of its methods clients may call.
+    pub allowed_calls: AllowedCalls,
     /// The program: a name to find with [`super::find_program`], or an absolute path.
     pub command: String,
     /// Its arguments.

@@ -143,6 +143,27 @@ pub enum DaemonError {
         "The Idempotency-Key \"{0}\" was used for another request within 24 hours; use a new one for this request."
     )]
     KeyReused(String),
+    /// A client asked for a call that codexd makes itself.
+    #[error("codexd calls {method} itself; use {instead}.")]
+    OwnedMethod {
+        /// The method.
+        method: String,
+        /// The route to use instead.
+        instead: &'static str,
+    },
+    /// A client asked for a call that the configuration does not allow.
+    #[error(
+        "--app-server-calls {allowed} does not allow {method}: it {reason}. Start codexd with --app-server-calls all to allow \
+         every method."
+    )]
+    CallNotAllowed {
+        /// The method.
+        method: String,
+        /// The value of the setting.
+        allowed: &'static str,
+        /// Why, as the end of a sentence about the method.
+        reason: &'static str,
+    },
     /// The app-server rejected the request as invalid.
     #[error("The app-server rejected {method}: {message}")]
     Rejected {

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::codex::{StopPace, Supervisor};
 use crate::config::Config;
 use crate::daemon::app_server_events::Receivers;
+use crate::daemon::calls::Calls;
 use crate::daemon::codex_health::CodexHealth;
 use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::Core;
@@ -46,6 +47,8 @@ pub struct Daemon {
     pub queue: Queue,
     /// The requests of the app-server.
     pub requests: ServerRequests,
+    /// Calls of clients to the app-server.
+    pub calls: Calls,
     pub(super) core: Arc<Core>,
     pub(super) codex: CodexMonitor,
     pub(super) reconnect: Reconnect,
@@ -92,11 +95,13 @@ impl Daemon {
         };
         let reconnect =
             Reconnect { core: Arc::clone(&core), threads: threads.clone(), open: Arc::clone(&open) };
+        let calls = Calls { core: Arc::clone(&core), threads: threads.clone() };
         Self {
             sessions: Sessions { core: Arc::clone(&core), threads, answers, turns: turns.clone() },
             turns,
             queue,
             requests: ServerRequests { core: Arc::clone(&core), open },
+            calls,
             core,
             codex,
             reconnect,

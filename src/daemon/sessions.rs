@@ -4,6 +4,7 @@
 
 mod close;
 mod models;
+pub(super) mod thread_list;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -173,6 +173,19 @@ pub(super) struct RestartAppServer {
     pub(super) force: Option<bool>,
 }
 
+/// The body of `POST /v1/codexd/app-server/call`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CallAppServer {
+    /// The method, such as thread/list.
+    #[schemars(extend("pattern" = "\\S"))]
+    pub(super) method: String,
+    /// Its parameters, in the format of the app-server; default: none.
+    pub(super) params: Option<Map<String, Value>>,
+    /// The session whose thread the call is about; params.threadId is filled in.
+    pub(super) session_id: Option<SessionId>,
+}
+
 /// The body of `POST /v1/codexd/requests/{request_id}`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("oneOf" = [{ "required": ["decision"] }, { "required": ["result"] }]))]

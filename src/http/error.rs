@@ -57,7 +57,7 @@ error_kinds! {
     BAD_REQUEST: BAD_REQUEST "bad_request", "The request is invalid.";
     REJECTED: BAD_REQUEST "app_server_rejected", "The app-server rejected the forwarded request.";
     UNAUTHORIZED: UNAUTHORIZED "unauthorized", "The request has no token or a wrong one.";
-    FORBIDDEN: FORBIDDEN "forbidden", "The request comes from another user, is for another host, or comes from a foreign web page.";
+    FORBIDDEN: FORBIDDEN "forbidden", "The request comes from another user, is for another host, or comes from a foreign web page; or the configuration does not allow the call.";
     NOT_FOUND: NOT_FOUND "not_found", "Resource not found.";
     TOO_SLOW: REQUEST_TIMEOUT "request_timeout", "The body was not complete in time.";
     NO_TURN: CONFLICT "no_turn", "No turn is in progress in the session.";
@@ -231,6 +231,12 @@ impl From<DaemonError> for ApiError {
         };
         let (kind, details) = match error {
             E::Invalid(_) => (BAD_REQUEST, Value::Null),
+            E::OwnedMethod { method, instead } => {
+                (BAD_REQUEST, json!({ "method": method, "instead": instead }))
+            }
+            E::CallNotAllowed { method, .. } => {
+                (FORBIDDEN, json!({ "method": method, "setting": "--app-server-calls" }))
+            }
             E::UnknownSession(_) | E::UnknownTurn { .. } | E::NotQueued { .. } | E::UnknownRequest(_) => {
                 (NOT_FOUND, Value::Null)
             }

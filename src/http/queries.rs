@@ -36,6 +36,21 @@ pub(super) struct SessionQuery {
     pub(super) metadata: BTreeMap<String, String>,
 }
 
+/// The selection of threads.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct ThreadQuery {
+    /// Only threads whose title contains this text.
+    pub(super) search: Option<String>,
+    /// Only threads with exactly this working directory.
+    pub(super) cwd: Option<String>,
+    /// Archived threads instead of the others; default: false.
+    pub(super) archived: Option<bool>,
+    /// The maximum number of threads; default: 50.
+    pub(super) limit: Option<WholeNumber<1, 1_000>>,
+    /// Continues after a page: its `next`.
+    pub(super) after: Option<String>,
+}
+
 /// How a session is closed.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct CloseQuery {

@@ -15,14 +15,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
-use super::bodies::{AnswerRequest, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn};
+use super::bodies::{
+    AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn,
+};
 use super::error::{self, ApiError, ErrorKind};
 use super::parse::schema;
-use super::queries::{CloseQuery, RequestQuery, SessionQuery, WaitQuery};
+use super::queries::{CloseQuery, RequestQuery, SessionQuery, ThreadQuery, WaitQuery};
 use super::response::Envelope;
 use super::route::{EVENT_STREAM, Route};
 use super::routes::service::StatusView;
-use super::routes::{app_server, describe, health, metrics, requests, sessions, turns};
+use super::routes::{app_server, calls, describe, health, metrics, requests, sessions, threads, turns};
 use super::{openapi, response, stream, web};
 use crate::daemon::SessionView;
 
@@ -392,6 +394,38 @@ pub(super) const ROUTES: &[Route] = &[
             || get(sessions::models),
             data::<sessions::Models>,
             "List the models that the app-server offers.",
+        )
+    },
+    Route {
+        query: Some(schema::<ThreadQuery>),
+        errors: &[CALL_ERRORS, &[error::BAD_REQUEST]],
+        ..extension(
+            "GET",
+            "/v1/codexd/threads",
+            "listThreads",
+            || get(threads::list),
+            data::<threads::ThreadPage>,
+            "List the threads that Codex has on this machine, those of the terminal included.",
+        )
+    },
+    Route {
+        body: Some(schema::<CallAppServer>),
+        errors: &[
+            BODY_ERRORS,
+            CALL_ERRORS,
+            ATTACH_ERRORS,
+            &[error::FORBIDDEN, error::NOT_FOUND, error::TURN_IN_PROGRESS],
+        ],
+        remarks: "`--app-server-calls` determines which methods are allowed; what codexd itself calls is rejected with the \
+                  route to use instead. With a session, its thread is opened first, and a turn that the call begins, such \
+                  as that of `review/start` or `thread/compact/start`, is the session's.",
+        ..extension(
+            "POST",
+            "/v1/codexd/app-server/call",
+            "callAppServer",
+            || post(calls::call),
+            data::<calls::Called>,
+            "Call a method of the app-server for which there is no other route.",
         )
     },
     Route {

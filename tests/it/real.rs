@@ -5,6 +5,7 @@
 
 mod app_server;
 mod attachments;
+mod calls;
 mod cli;
 mod duplex;
 mod external;

@@ -17,6 +17,8 @@ pub const THREAD_READ: &str = "thread/read";
 pub const THREAD_UNSUBSCRIBE: &str = "thread/unsubscribe";
 /// Lists the turns of a thread, the newest first.
 pub const THREAD_TURNS_LIST: &str = "thread/turns/list";
+/// Lists the threads on disk, those of the terminal included, the newest first.
+pub const THREAD_LIST: &str = "thread/list";
 /// Lists the threads in memory: the cheapest call there is.
 pub const THREAD_LOADED_LIST: &str = "thread/loaded/list";
 /// Ends the commands that the turns of a thread left running.
@@ -46,6 +48,7 @@ pub const ALL: &[&str] = &[
     THREAD_READ,
     THREAD_UNSUBSCRIBE,
     THREAD_TURNS_LIST,
+    THREAD_LIST,
     THREAD_LOADED_LIST,
     THREAD_BACKGROUND_TERMINALS_CLEAN,
     TURN_START,

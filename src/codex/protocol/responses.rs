@@ -1,7 +1,7 @@
 //! What the app-server answers to calls, as far as codexd reads it.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::ids::{ThreadId, TurnId};
 
@@ -134,6 +134,56 @@ pub struct ModelPage {
     /// Where the next page begins.
     #[serde(default)]
     pub next_cursor: Option<String>,
+}
+
+/// The answer to `thread/list`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThreadPage {
+    /// The threads.
+    pub data: Vec<ListedThread>,
+    /// Where the next page begins.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// A thread of a list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedThread {
+    /// Its id.
+    pub id: ThreadId,
+    /// The name that the user gave it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The beginning of its first message.
+    #[serde(default)]
+    pub preview: String,
+    /// Its working directory.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Its model (0.160.1 and newer).
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// Seconds since 1970.
+    pub updated_at: i64,
+}
+
+/// The parameters of `thread/list`; all providers and sources are included, as the terminal's are.
+pub fn thread_list_params(
+    search: Option<&str>,
+    cwd: Option<&str>,
+    archived: bool,
+    limit: u64,
+    cursor: Option<&str>,
+) -> Value {
+    json!({
+        "searchTerm": search, "cwd": cwd, "archived": archived, "limit": limit, "cursor": cursor,
+        "modelProviders": [], "sortKey": "updated_at",
+        "sourceKinds": ["cli", "vscode", "exec", "appServer", "unknown"],
+    })
 }
 
 /// What `thread/read` answers about the status of a thread.

@@ -3,6 +3,7 @@
 //! A [`Client`] belongs to one generation and is cheap to clone. `daemon` gets it from the supervisor's availability. A call
 //! ends with its response, its timeout or the end of the connection, whichever is first.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Client {
     /// Calls `observer` with the outcome of each call of this connection; only the first observer is kept.
     ///
     /// It runs at the response's position in the stream, before the caller gets the response, and must not block.
-    pub fn observe(&self, observer: impl Fn(&'static str, Option<&RpcError>) + Send + Sync + 'static) {
+    pub fn observe(&self, observer: impl Fn(&str, Option<&RpcError>) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }
 
@@ -110,7 +111,7 @@ impl Client {
     /// Calls `method` and waits at most `timeout` for its result.
     pub async fn call(
         &self,
-        method: &'static str,
+        method: impl Into<Cow<'static, str>>,
         params: &impl Serialize,
         timeout: Duration,
     ) -> Result<Box<RawValue>, CallError> {
@@ -122,11 +123,12 @@ impl Client {
     /// Calls `method` and passes the outcome to `on_reply` at the response's position in the stream; returns after that.
     pub async fn call_in_order(
         &self,
-        method: &'static str,
+        method: impl Into<Cow<'static, str>>,
         params: &impl Serialize,
         wait: Wait,
         on_reply: impl OnReply,
     ) {
+        let method = method.into();
         let start = Instant::now();
         let (timeout, deadline) = match wait {
             Wait::Limited(timeout) => (timeout, start + timeout),
@@ -134,7 +136,7 @@ impl Client {
         };
         let permit = tokio::time::timeout(timeout, self.in_flight.acquire()).await;
         let Ok(Ok(permit)) = permit else {
-            return Box::new(on_reply).on_reply(Err(timed_out(method, timeout)));
+            return Box::new(on_reply).on_reply(Err(timed_out(&method, timeout)));
         };
         let mut exchange = std::pin::pin!(self.exchange(method, params, timeout, deadline, on_reply));
         if tokio::time::timeout(timeout, &mut exchange).await.is_err() {
@@ -152,24 +154,24 @@ impl Client {
         timeout: Duration,
     ) -> Result<(), CallError> {
         let (sender, receiver) = oneshot::channel();
-        self.exchange(method, params, timeout, Instant::now() + timeout, sender).await;
+        self.exchange(method.into(), params, timeout, Instant::now() + timeout, sender).await;
         receiver.await.unwrap_or_else(|_| Err(dropped())).map(drop)
     }
 
     async fn exchange(
         &self,
-        method: &'static str,
+        method: Cow<'static, str>,
         params: &impl Serialize,
         timeout: Duration,
         deadline: Instant,
         on_reply: impl OnReply,
     ) {
-        let (call, taken) = PendingCall::new(method, Arc::clone(&self.observer), on_reply);
+        let (call, taken) = PendingCall::new(method.clone(), Arc::clone(&self.observer), on_reply);
         let id = match self.pending.register(call) {
             Ok(id) => id,
             Err((error, call)) => return call.fail(error),
         };
-        match wire::call(id, method, params) {
+        match wire::call(id, &method, params) {
             // When the writer is gone, the reader is about to close the table with a better cause than this.
             Ok(line) => drop(self.outgoing.send(line)),
             Err(error) => {
@@ -182,7 +184,7 @@ impl Client {
         if tokio::time::timeout_at(deadline, taken).await.is_err()
             && let Some(call) = self.pending.take(id)
         {
-            call.fail(timed_out(method, timeout));
+            call.fail(timed_out(&method, timeout));
         }
     }
 

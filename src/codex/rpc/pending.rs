@@ -1,5 +1,6 @@
 //! The calls that await a response.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -11,7 +12,7 @@ use super::wire::RpcError;
 use crate::codex::protocol::errors;
 
 /// Receives the outcome of each call that was answered: its method, and the error if there was one.
-pub(crate) type Observer = dyn Fn(&'static str, Option<&RpcError>) + Send + Sync;
+pub(crate) type Observer = dyn Fn(&str, Option<&RpcError>) + Send + Sync;
 
 /// What becomes of the response to a call.
 pub trait OnReply: Send + 'static {
@@ -30,7 +31,7 @@ impl OnReply for oneshot::Sender<Result<Box<RawValue>, CallError>> {
 
 /// A call that awaits its response.
 pub(crate) struct PendingCall {
-    method: &'static str,
+    method: Cow<'static, str>,
     observer: Arc<OnceLock<Box<Observer>>>,
     on_reply: Box<dyn OnReply>,
     /// Dropped once the outcome was taken.
@@ -40,7 +41,7 @@ pub(crate) struct PendingCall {
 impl PendingCall {
     /// The call, and what closes once its outcome was taken.
     pub(crate) fn new(
-        method: &'static str,
+        method: Cow<'static, str>,
         observer: Arc<OnceLock<Box<Observer>>>,
         on_reply: impl OnReply,
     ) -> (Self, oneshot::Receiver<()>) {
@@ -51,10 +52,10 @@ impl PendingCall {
     /// The app-server responded.
     pub(crate) fn answer(self, outcome: Result<&RawValue, RpcError>) {
         if let Some(observer) = self.observer.get() {
-            observer(self.method, outcome.as_ref().err());
+            observer(&self.method, outcome.as_ref().err());
         }
         let refused = |error: RpcError| {
-            let method = self.method.to_owned();
+            let method = self.method.into_owned();
             match errors::is_unknown_method(&method, error.code, &error.message) {
                 true => CallError::UnknownMethod { method, code: error.code },
                 false => CallError::Refused { method, error },
@@ -65,7 +66,7 @@ impl PendingCall {
 
     /// The call or its response does not match the protocol.
     pub(crate) fn fail_malformed(self, reason: String) {
-        let method = self.method.to_owned();
+        let method = self.method.clone().into_owned();
         self.fail(CallError::Malformed { method, reason });
     }
 

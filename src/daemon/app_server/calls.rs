@@ -1,5 +1,7 @@
 //! Calls to the app-server, and the events that their responses lead to.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -38,7 +40,7 @@ pub(in crate::daemon) async fn call_within<T: DeserializeOwned>(
 pub(in crate::daemon) async fn call_and_record<R, T>(
     recorder: &Recorder,
     client: &Client,
-    method: &'static str,
+    method: impl Into<Cow<'static, str>>,
     params: &impl Serialize,
     wait: Wait,
     meaning: impl FnOnce(R, &State) -> Outcome<T> + Send + 'static,
@@ -48,7 +50,13 @@ where
     T: Send + 'static,
 {
     let (waiter, recorded) = recorded();
-    let on_reply = RecordOnReply { method, recorder: recorder.clone(), meaning: Box::new(meaning), waiter };
+    let method = method.into();
+    let on_reply = RecordOnReply {
+        method: method.clone(),
+        recorder: recorder.clone(),
+        meaning: Box::new(meaning),
+        waiter,
+    };
     client.call_in_order(method, params, wait, on_reply).await;
     recorded.committed().await
 }

@@ -3,6 +3,8 @@
 //! Three threads take part: the reader takes the response, the recorder turns it into events against the records at that
 //! point of the log, and the caller waits until the events are on disk.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
@@ -22,7 +24,7 @@ type Meaning<R, T> = Box<dyn FnOnce(R, &State) -> Outcome<T> + Send>;
 
 /// What the response `R` to a call means: a value for the caller, and events.
 pub(in crate::daemon) struct RecordOnReply<R, T> {
-    pub(in crate::daemon) method: &'static str,
+    pub(in crate::daemon) method: Cow<'static, str>,
     pub(in crate::daemon) recorder: Recorder,
     pub(in crate::daemon) meaning: Meaning<R, T>,
     pub(in crate::daemon) waiter: Waiter<T>,
@@ -31,7 +33,7 @@ pub(in crate::daemon) struct RecordOnReply<R, T> {
 impl<R: DeserializeOwned + Send + 'static, T: Send + 'static> OnReply for RecordOnReply<R, T> {
     fn on_reply(self: Box<Self>, outcome: Result<&RawValue, CallError>) {
         let Self { method, recorder, meaning, waiter } = *self;
-        match outcome.and_then(|response| decode(method, response)) {
+        match outcome.and_then(|response| decode(&method, response)) {
             Ok(response) => waiter.record(&recorder, move |state| meaning(response, state)),
             Err(error) => waiter.fail(error),
         }

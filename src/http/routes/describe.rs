@@ -131,6 +131,8 @@ pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
         "A request of the app-server, such as for an approval, is announced by the event request.opened and waits for \
          one of its decisions; without an answer it is declined at its expiresAt.",
         "GET / is a live page for a browser on this machine; it uses these routes and holds no data.",
+        "POST /v1/codexd/app-server/call calls another method of Codex, such as {\"method\": \"thread/name/set\", \
+         \"sessionId\": …, \"params\": {\"name\": …}}; --app-server-calls limits which.",
         "Over the websocket, answer a request with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
     ];
     if config.server.demo {

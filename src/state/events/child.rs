@@ -199,6 +199,22 @@ event_types! {
             /// The item that it names.
             item_id: Option<Option<String>> = default skip_serializing_if,
         } => Warn, format!("The app-server sent {bytes} bytes{message}.");
+        /// A client called a method of the app-server through codexd; parameters and result are not recorded.
+        "app-server.called" => Called {
+            /// The method.
+            method: String,
+            /// The session whose thread the call was about.
+            session_id: Option<SessionId> = default skip_serializing_if,
+            /// Whether the app-server answered with a result.
+            succeeded: bool,
+            /// How long it took, in milliseconds.
+            duration_ms: u64,
+            /// Why it failed.
+            error: Option<String> = default skip_serializing_if,
+        } => if *succeeded { Info } else { Warn }, match error {
+            None => format!("A client called {method}, which took {duration_ms} ms."),
+            Some(error) => format!("A client called {method}, which failed after {duration_ms} ms: {}", preview(error)),
+        };
         /// The app-server sent a request that no client can answer.
         "app-server.request.refused" => RequestRefused {
             /// The method of the request.

@@ -38,6 +38,7 @@ fn cases() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("server-command", "BAA_CODEXD_SERVER_COMMAND", "bin/one", json!("HERE/bin/one")),
         ("server-arg", "BAA_CODEXD_SERVER_ARGS", "a  --b", json!(["a", "--b"])),
         ("server-cwd", "BAA_CODEXD_SERVER_CWD", "/usr", json!("/usr")),
+        ("app-server-calls", "BAA_CODEXD_APP_SERVER_CALLS", "all", json!("all")),
         ("event-segment-bytes", "BAA_CODEXD_EVENT_SEGMENT_BYTES", "4096", json!(4096)),
         ("event-log-bytes", "BAA_CODEXD_EVENT_LOG_BYTES", "8192", json!(8192)),
         ("output-log-bytes", "BAA_CODEXD_OUTPUT_LOG_BYTES", "8192", json!(8192)),

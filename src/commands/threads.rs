@@ -1,0 +1,46 @@
+//! `codexd threads`: lists the threads of Codex.
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::api::list;
+use super::failure::Failure;
+use super::sessions::current_or_named_directory;
+use super::terminal::{Column, Overflow, table};
+use crate::cli::ThreadsArguments;
+use crate::client::percent_encode;
+use crate::commands::context::CommandContext;
+use crate::commands::format::age;
+
+const COLUMNS: [Column; 5] = [
+    Column { title: "THREAD", overflow: Overflow::Keep },
+    Column { title: "TITLE", overflow: Overflow::TruncateEnd },
+    Column { title: "DIRECTORY", overflow: Overflow::TruncateStart },
+    Column { title: "SESSION", overflow: Overflow::Keep },
+    Column { title: "USED", overflow: Overflow::Keep },
+];
+
+pub(crate) async fn run(context: &CommandContext, arguments: &ThreadsArguments) -> Result<ExitCode, Failure> {
+    let mut path = format!("/v1/codexd/threads?limit={}&archived={}", arguments.limit, arguments.archived);
+    if let Some(search) = &arguments.search {
+        path.push_str(&format!("&search={}", percent_encode(search)));
+    }
+    if let Some(cwd) = &arguments.cwd {
+        let directory = current_or_named_directory(Some(cwd))?;
+        path.push_str(&format!("&cwd={}", percent_encode(&directory.to_string_lossy())));
+    }
+    let answer = context.client.get(&path).await?;
+    let now = Timestamp::now();
+    let rows: Vec<_> = list(&answer, "threads").iter().map(|thread| row(thread, now)).collect();
+    let text =
+        if rows.is_empty() { "No threads.".to_owned() } else { table(&context.stdout, &COLUMNS, &rows) };
+    context.print(&answer, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(thread: &Value, now: Timestamp) -> Vec<String> {
+    let text = |name: &str| thread[name].as_str().unwrap_or("-").to_owned();
+    vec![text("threadId"), text("title"), text("cwd"), text("sessionId"), age(&thread["updatedAt"], now)]
+}
