@@ -105,7 +105,7 @@ async fn turns_outlive_codexd_and_end_as_codex_recorded_them() {
     let on_theirs = create_session(&daemon, &home, &json!({ "threadId": thread_id })).await;
     let on_ours = create_session(&daemon, &home, &json!({})).await;
 
-    let mut started = Vec::new();
+    let (mut started, mut ended) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let all = [Fault::Kill, Fault::RestartOfServer, Fault::Stop, Fault::Upgrade];
         let fault = all[usize::try_from(round).unwrap() % all.len()];
@@ -131,7 +131,9 @@ async fn turns_outlive_codexd_and_end_as_codex_recorded_them() {
         }
         if !matches!(fault, Fault::RestartOfServer) {
             tokio::time::sleep(random.milliseconds(0, TURN)).await;
-            daemon = builder().state_from(&daemon).start().await;
+            let next = builder().state_from(&daemon).start().await;
+            // Its end as a value of the test would end the app-server, if it was the one that started it.
+            ended.push(std::mem::replace(&mut daemon, next));
             assert_eq!(other.turn_ended(&theirs).await, "completed", "{fault:?}");
         }
         for (session, turn_id) in [(&on_theirs, &theirs), (&on_ours, &ours)] {
