@@ -204,7 +204,7 @@ fn parse_reports_usage_errors_in_one_sentence() {
             "unexpected argument '--server-endpont' found; a similar argument exists: '--server-endpoint'",
             "start ",
         ),
-        (&["begin"], "unrecognized subcommand 'begin'", ""),
+        (&["begin"], "unrecognized subcommand 'begin'; a similar subcommand exists: 'login'", ""),
         (
             &["statsu"],
             "unrecognized subcommand 'statsu'; some similar subcommands exist: 'start', 'status'",

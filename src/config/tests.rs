@@ -133,6 +133,7 @@ fn config_reads_flag_of_every_setting() {
         ("server-command", "bin/two", current("bin/two")),
         ("server-arg", "--c d", json!(["--c d"])),
         ("server-cwd", "/", json!("/")),
+        ("app-server-calls", " none ", json!("none")),
         ("event-segment-bytes", " 4096", json!(4096)),
         ("event-log-bytes", "8192", json!(8192)),
         ("output-log-bytes", "4096", json!(4096)),
