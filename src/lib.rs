@@ -41,6 +41,7 @@
 //! - [`storage`]: every file operation.
 //! - [`blocking`]: bounded thread pools for calls that may hang.
 //! - [`time`](mod@time): wall-clock deadlines.
+//! - [`timestamp`]: the times of events and records.
 //!
 //! The layer `fuzzing`, for tests and fuzz targets only, has the properties that must hold for any input.
 //!
@@ -88,3 +89,4 @@ pub mod state;
 )]
 pub mod storage;
 pub mod time;
+pub mod timestamp;

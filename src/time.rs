@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::timestamp;
 use jiff::Timestamp;
 
 /// How often the wall clock is checked; the longest delay after which a deadline that passed during sleep is noticed.
@@ -21,13 +22,13 @@ pub fn after(delay: Duration) -> Timestamp {
 }
 
 /// The current time, RFC 3339 in UTC with milliseconds.
-pub fn rfc3339_now() -> String {
-    format!("{:.3}", Timestamp::now())
+pub fn rfc3339_now() -> timestamp::Timestamp {
+    Timestamp::now().into()
 }
 
 /// The time `delay` from now, RFC 3339 in UTC with milliseconds.
-pub fn rfc3339_after(delay: Duration) -> String {
-    format!("{:.3}", after(delay))
+pub fn rfc3339_after(delay: Duration) -> timestamp::Timestamp {
+    after(delay).into()
 }
 
 /// The time this many seconds after 1970, RFC 3339 in UTC with milliseconds.

@@ -25,7 +25,7 @@ use imports::{Imports, cycles};
 use source::{Source, layers_used, paths, sources, without_tests};
 
 /// The layers from top to bottom, each with the layers that it may use.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("main", &["commands", "cli"]),
     ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
     (
@@ -45,23 +45,35 @@ const LAYERS: [(&str, &[&str]); 18] = [
         ],
     ),
     ("client", &["http", "config"]),
-    ("http", &["daemon", "journal", "state", "codex::protocol", "storage", "blocking", "ids"]),
+    ("http", &["daemon", "journal", "state", "codex::protocol", "storage", "blocking", "ids", "timestamp"]),
     (
         "daemon",
-        &["codex", "journal", "state", "config", "codex::protocol", "storage", "time", "blocking", "ids"],
+        &[
+            "codex",
+            "journal",
+            "state",
+            "config",
+            "codex::protocol",
+            "storage",
+            "time",
+            "blocking",
+            "ids",
+            "timestamp",
+        ],
     ),
     ("service", &["codex", "config", "codex::protocol", "storage"]),
     ("codex", &["codex::protocol", "time", "blocking", "ids"]),
     ("journal", &["storage", "blocking"]),
-    ("state", &["codex::protocol", "storage", "ids"]),
+    ("state", &["codex::protocol", "storage", "ids", "timestamp"]),
     ("demo", &[]),
     ("cli", &["config", "codex::protocol"]),
     ("config", &["codex::protocol"]),
     ("codex::protocol", &["ids"]),
     ("storage", &[]),
-    ("time", &[]),
+    ("time", &["timestamp"]),
     ("blocking", &[]),
     ("ids", &[]),
+    ("timestamp", &[]),
 ];
 
 const MAX_FILE_LINES: usize = 500;

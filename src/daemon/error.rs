@@ -7,6 +7,7 @@ use crate::codex::CallError;
 use crate::codex::protocol::{errors, versions};
 use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::ServerRequest;
+use crate::timestamp::Timestamp;
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +135,7 @@ pub enum DaemonError {
         /// The session.
         session_id: SessionId,
         /// The earliest time at which it may have been sent to the app-server, RFC 3339.
-        submitted_at: String,
+        submitted_at: Timestamp,
         /// Why it cannot be found out.
         reason: String,
     },

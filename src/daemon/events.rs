@@ -135,7 +135,7 @@ pub(crate) fn restart_scheduled(scheduled: RestartScheduled) -> ChildEvent {
     let schedule = Box::new(RestartSchedule {
         delay_seconds: delay.as_secs_f32(),
         delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-        until: Some(format!("{until:.3}")),
+        until: Some(until.into()),
         deaths: failures.into(),
         cause: Some(reason),
         exit_code,

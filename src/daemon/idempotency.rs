@@ -11,6 +11,7 @@ use crate::daemon::locks::Locks;
 use crate::ids::SessionId;
 use crate::state::{IdempotencyKey, Session, StoredResponse};
 use crate::time::{rfc3339_after, rfc3339_now};
+use crate::timestamp::Timestamp;
 
 /// How long an answer is remembered.
 const RESPONSE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,11 +35,10 @@ impl RequestKey {
 }
 
 impl StoredResponse {
-    /// When the request came, RFC 3339.
-    pub(super) fn since(&self) -> String {
-        let expires_at: Option<jiff::Timestamp> = self.expires_at.parse().ok();
-        let since = expires_at.and_then(|at| at.checked_sub(RESPONSE_TTL).ok());
-        since.map(|since| format!("{since:.3}")).unwrap_or_default()
+    /// When the request came.
+    pub(super) fn since(&self) -> Timestamp {
+        let since = self.expires_at.time().and_then(|at| at.checked_sub(RESPONSE_TTL).ok());
+        since.map(Timestamp::from).unwrap_or_default()
     }
 }
 

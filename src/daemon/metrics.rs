@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::blocking::Pool;
@@ -10,6 +9,7 @@ use crate::codex;
 use crate::daemon::codex_health::CodexState;
 use crate::daemon::services::Daemon;
 use crate::state::ChildPhase;
+use crate::timestamp::Timestamp;
 
 /// The limit for reading the memory use of a process from the system.
 const MEMORY_READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,7 +82,7 @@ impl Daemon {
         let queued =
             state.private.queued_sessions().map(|session_id| state.private.queue(session_id).count());
         let (child_phase, child_pid) = (state.daemon.child.state, state.daemon.child.pid);
-        let started_at = state.daemon.started_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+        let started_at = state.daemon.started_at.as_ref().and_then(Timestamp::time);
         let metrics = Metrics {
             is_ready,
             is_storage_failing: view.storage_error().is_some(),

@@ -10,7 +10,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -193,20 +192,19 @@ fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&
 }
 
 /// Waits until the `expiresAt` of a request; forever for one that is left to other clients.
-async fn wait_for_expiry(request: &ServerRequest, clock: impl Fn() -> Timestamp) {
+async fn wait_for_expiry(request: &ServerRequest, clock: impl Fn() -> jiff::Timestamp) {
     let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
-    match expires_at.parse() {
-        Ok(expires_at) => time::reached(expires_at, clock).await,
-        Err(error) => {
-            tracing::warn!(%error, request_id = %request.request_id, "failed to parse expiresAt")
+    match expires_at.time() {
+        Some(expires_at) => time::reached(expires_at, clock).await,
+        None => {
+            tracing::warn!(request_id = %request.request_id, "failed to parse expiresAt")
         }
     }
 }
 
 /// The time limit of a request, from its record.
 fn time_limit(request: &ServerRequest) -> Option<Duration> {
-    let created: Timestamp = request.created_at.parse().ok()?;
-    Some(time::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
+    Some(time::time_left(request.expires_at.as_ref()?.time()?, request.created_at.time()?))
 }
 
 /// Records the end of a request that was answered; an error means that it is not on disk.
@@ -360,7 +358,7 @@ impl ServerRequests {
             is_declined.then(|| Some((ResolvedBy::Policy, "The session declines every request.".to_owned())))
         };
         tokio::select! {
-            () = wait_for_expiry(&request, Timestamp::now) => {
+            () = wait_for_expiry(&request, jiff::Timestamp::now) => {
                 let seconds = time_limit(&request).unwrap_or_default().as_secs();
                 Some((ResolvedBy::Timeout, format!("No client answered within {seconds} s.")))
             }

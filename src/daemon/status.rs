@@ -20,6 +20,7 @@ use crate::ids::{SessionId, ThreadId};
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
 use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, Session};
+use crate::timestamp::Timestamp;
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct SnapshotView {
 #[serde(rename_all = "camelCase")]
 pub struct RegistryView {
     /// When one of them last changed.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// Oldest first.
     pub sessions: Vec<Arc<Session>>,
 }
@@ -68,7 +69,7 @@ pub struct RecentView {
     /// How many are kept at most.
     pub max_entries: usize,
     /// The time of the newest one.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// Oldest first.
     #[schemars(with = "Vec<Event>")]
     pub events: Vec<Value>,

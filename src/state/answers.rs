@@ -8,11 +8,12 @@ use serde::ser::{Error as _, SerializeMap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::compact::Time;
+use super::compact::Digits;
 use super::held::Held;
 use super::session::{Session, SessionStatus};
 use crate::codex::protocol::values::TURN_IN_PROGRESS;
 use crate::ids::{SessionId, TurnId};
+use crate::timestamp::Timestamp;
 
 /// How many answers are kept at most; the oldest go first. An answer takes less than 1 KiB: its key has at most 200 bytes.
 const MAX_RESPONSES: usize = 10_000;
@@ -29,7 +30,7 @@ pub struct IdempotencyKey {
     /// What the request was, as a digest; another request must not use the same key.
     pub digest: String,
     /// Until when it is remembered, RFC 3339, UTC, milliseconds.
-    pub expires_at: String,
+    pub expires_at: Timestamp,
 }
 
 /// What is needed to answer a request with an idempotency key again.
@@ -38,7 +39,7 @@ pub struct StoredResponse {
     /// The beginning of the digest of the request.
     pub(super) digest: String,
     /// Until when it is remembered, RFC 3339, UTC, milliseconds.
-    pub expires_at: String,
+    pub expires_at: Timestamp,
     /// The session of the request.
     pub session_id: SessionId,
     /// The session as the answer had it; `None` while the outcome is unknown.
@@ -56,7 +57,7 @@ pub struct StoredResponse {
 /// The fields of a session's record that turns and queues change, as they were at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionMoment {
-    pub(super) updated_at: String,
+    pub(super) updated_at: Timestamp,
     pub(super) current_turn_id: Option<TurnId>,
     pub(super) last_turn_id: Option<TurnId>,
     pub(super) last_turn_status: Option<String>,
@@ -123,7 +124,7 @@ pub struct Answers(BTreeMap<Arc<str>, Answer>);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Answer {
-    expires_at: Time,
+    expires_at: Timestamp,
     session_id: SessionId,
     /// [`Row`] as JSON.
     row: Arc<str>,
@@ -138,9 +139,8 @@ impl Answers {
     }
 
     /// Stores an answer, and removes those that have expired at `at`.
-    pub(super) fn add(&mut self, at: &str, key: &str, response: &StoredResponse) {
-        let at = Time::from(at);
-        self.0.retain(|_, known| known.expires_at > at);
+    pub(super) fn add(&mut self, at: &Timestamp, key: &str, response: &StoredResponse) {
+        self.0.retain(|_, known| known.expires_at > *at);
         while self.0.len() >= MAX_RESPONSES {
             let oldest = self.0.iter().min_by(|(_, a), (_, b)| a.expires_at.cmp(&b.expires_at));
             let Some(oldest) = oldest.map(|(key, _)| Arc::clone(key)) else { break };
@@ -152,7 +152,7 @@ impl Answers {
     /// Stores an answer.
     pub(super) fn insert(&mut self, key: &str, response: &StoredResponse) {
         let row = Row::of(response);
-        let expires_at = row.1.clone();
+        let expires_at = response.expires_at.clone();
         // A row is a list of texts and numbers, which JSON can express.
         let Ok(row) = serde_json::to_string(&row) else { return };
         let session_id = response.session_id.clone();
@@ -187,9 +187,9 @@ impl Answers {
 #[derive(Serialize, Deserialize)]
 struct Row(
     String,
-    Time,
+    Digits,
     Option<TurnId>,
-    Option<Time>,
+    Option<Digits>,
     #[serde(default, skip_serializing_if = "Extra::is_usual")] Extra,
 );
 
@@ -239,7 +239,7 @@ impl Row {
         };
         let mut updated_at = None;
         if let Some(session) = &answer.session {
-            updated_at = Some(Time::from(session.updated_at.as_str()));
+            updated_at = Some(Digits(session.updated_at.clone()));
             let session = session.clone();
             let turns = (session.current_turn_id, session.last_turn_id, session.last_turn_status);
             extra.turns = Some(turns).filter(|turns| *turns != just_begun(answer.turn_id.as_ref()));
@@ -248,7 +248,7 @@ impl Row {
             extra.held = session.held;
             extra.former = session.former;
         }
-        let expires_at = Time::from(answer.expires_at.as_str());
+        let expires_at = Digits(answer.expires_at.clone());
         Self(answer.digest.clone(), expires_at, answer.turn_id.clone(), updated_at, extra)
     }
 
@@ -257,7 +257,7 @@ impl Row {
         let (current_turn_id, last_turn_id, last_turn_status) =
             extra.turns.unwrap_or_else(|| just_begun(turn_id.as_ref()));
         let session = updated_at.map(|updated_at| SessionMoment {
-            updated_at: updated_at.text().into_owned(),
+            updated_at: updated_at.0,
             current_turn_id,
             last_turn_id,
             last_turn_status,
@@ -268,7 +268,7 @@ impl Row {
         });
         StoredResponse {
             digest,
-            expires_at: expires_at.text().into_owned(),
+            expires_at: expires_at.0,
             session_id: session_id.clone(),
             session,
             turn_id,
@@ -281,7 +281,7 @@ impl Row {
 
 /// A row with its key, as in a file.
 #[derive(Deserialize)]
-struct KeyedRow(String, String, Time, Option<TurnId>, Option<Time>, #[serde(default)] Extra);
+struct KeyedRow(String, String, Digits, Option<TurnId>, Option<Digits>, #[serde(default)] Extra);
 
 /// By the session of the request, one list of rows each, which begin with their keys.
 impl Serialize for Answers {

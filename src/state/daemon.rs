@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::timestamp::Timestamp;
+
 /// How the app-server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,9 +55,9 @@ pub struct ChildState {
     /// The version of Codex that it reports while it is connected.
     pub version: Option<String>,
     /// RFC 3339, UTC, milliseconds.
-    pub started_at: Option<String>,
+    pub started_at: Option<Timestamp>,
     /// RFC 3339, UTC, milliseconds.
-    pub exited_at: Option<String>,
+    pub exited_at: Option<Timestamp>,
     /// Its exit code, when it ended by itself.
     pub exit_code: Option<i32>,
     /// The name of the signal that ended it.
@@ -69,7 +71,7 @@ pub struct ChildState {
     /// How often in a row it exited unexpectedly, as of its last exit.
     pub deaths: u64,
     /// When it is started again, RFC 3339, UTC, milliseconds.
-    pub next_start_at: Option<String>,
+    pub next_start_at: Option<Timestamp>,
     /// The last lines of the stderr of the process that exited last, until the next one answers.
     pub stderr_tail: Vec<String>,
 }
@@ -85,7 +87,7 @@ pub struct AccountState {
     /// How much of its limits is used, in the app-server's form.
     pub rate_limits: Option<Value>,
     /// RFC 3339, UTC, milliseconds.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
 }
 
 /// The part of the daemon's record that events change.
@@ -95,11 +97,11 @@ pub struct DaemonState {
     /// Whether it serves.
     pub started: bool,
     /// RFC 3339, UTC, milliseconds.
-    pub started_at: Option<String>,
+    pub started_at: Option<Timestamp>,
     /// RFC 3339, UTC, milliseconds.
-    pub stopped_at: Option<String>,
+    pub stopped_at: Option<Timestamp>,
     /// The time of the newest event, RFC 3339, UTC, milliseconds.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// Its process id while it serves.
     pub pid: Option<u32>,
     /// The app-server that it supervises.
@@ -121,5 +123,5 @@ pub struct CodexRecord {
     /// The command that fixes it.
     pub command: Option<String>,
     /// Since when, RFC 3339, UTC, milliseconds.
-    pub since: String,
+    pub since: Timestamp,
 }

@@ -4,13 +4,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answers::{IdempotencyKey, SessionMoment, StoredResponse};
-use super::compact::{Time, status};
+use super::compact::status;
 use super::private::add_former;
 use super::records::State;
 use super::session::Session;
 use super::turn::{KeptContents, Phase, Turn};
 use crate::codex::protocol::values;
 use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::timestamp::Timestamp;
 
 /// A turn: of a thread in version 2, of a session in version 1, which did not write down who started it.
 #[derive(Debug, Deserialize)]
@@ -24,8 +25,8 @@ pub(super) struct EarlierTurn {
     /// In version 2.
     phase: Option<Phase>,
     status: String,
-    started_at: String,
-    completed_at: Option<String>,
+    started_at: Timestamp,
+    completed_at: Option<Timestamp>,
     text: Option<String>,
     error: Option<Value>,
     token_usage: Option<Value>,
@@ -50,8 +51,8 @@ impl EarlierTurn {
             started_by: self.started_by.or(self.session_id),
             phase,
             status: status(&self.status),
-            started_at: Time::from(self.started_at.as_str()),
-            completed_at: self.completed_at.as_deref().map(Time::from),
+            started_at: self.started_at,
+            completed_at: self.completed_at,
             first_seq: 0,
             last_seq: through,
             has_user_message: false,
@@ -66,7 +67,7 @@ impl EarlierTurn {
 #[serde(rename_all = "camelCase")]
 pub(super) struct EarlierAnswer {
     digest: String,
-    expires_at: String,
+    expires_at: Timestamp,
     session: Option<Session>,
     turn_id: Option<TurnId>,
     queue_id: Option<String>,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::events::EventDetail;
 use super::level::Level;
 use super::records::State;
+use crate::timestamp::Timestamp;
 
 /// An event as it is read back from the log.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
@@ -15,7 +16,7 @@ pub struct Event {
     /// Its sequence number; it rises strictly over the whole log.
     pub seq: u64,
     /// When it was recorded, RFC 3339 in UTC with milliseconds.
-    pub created_at: String,
+    pub created_at: Timestamp,
     /// How much attention it needs.
     pub level: Level,
     /// Its name.

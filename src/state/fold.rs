@@ -13,6 +13,7 @@ use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
 use crate::codex::protocol::versions;
 use crate::ids::SessionId;
+use crate::timestamp::Timestamp;
 
 /// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
 const DEFAULT_CLOSE_REASON: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
@@ -23,7 +24,7 @@ impl State {
     /// `seq` is its number, `at` its time (RFC 3339); `None` is an event that cannot be read and changes nothing.
     /// Events that are already applied are ignored, so applying a log twice changes nothing.
     /// Returns whether a session changed.
-    pub fn apply(&mut self, seq: u64, at: &str, message: &str, event: Option<&EventDetail>) -> bool {
+    pub fn apply(&mut self, seq: u64, at: &Timestamp, message: &str, event: Option<&EventDetail>) -> bool {
         if seq <= self.through {
             return false;
         }
@@ -38,13 +39,13 @@ impl State {
                 sessions_changed |= self.apply_to_descendants(event);
             }
             if sessions_changed {
-                self.sessions_updated_at = Some(at.to_owned());
+                self.sessions_updated_at = Some(at.clone());
             }
         }
         if seq > self.daemon_through {
             self.daemon_through = seq;
-            if self.daemon.updated_at.as_deref() != Some(at) {
-                self.daemon.updated_at = Some(at.to_owned());
+            if self.daemon.updated_at.as_ref() != Some(at) {
+                self.daemon.updated_at = Some(at.clone());
             }
             if let Some(event) = event {
                 self.apply_to_daemon(at, message, event);
@@ -53,8 +54,8 @@ impl State {
         sessions_changed
     }
 
-    fn apply_to_daemon(&mut self, at: &str, message: &str, event: &EventDetail) {
-        let now = || Some(at.to_owned());
+    fn apply_to_daemon(&mut self, at: &Timestamp, message: &str, event: &EventDetail) {
+        let now = || Some(at.clone());
         let daemon = &mut self.daemon;
         match event {
             EventDetail::Daemon(DaemonEvent::Started { pid, strategy, .. }) => {
@@ -94,8 +95,8 @@ impl State {
         }
     }
 
-    fn apply_to_child(&mut self, at: &str, message: &str, event: &ChildEvent) {
-        let now = || Some(at.to_owned());
+    fn apply_to_child(&mut self, at: &Timestamp, message: &str, event: &ChildEvent) {
+        let now = || Some(at.clone());
         let child = &mut self.daemon.child;
         match event {
             ChildEvent::External { .. } => child.status = ChildStatus::External,
@@ -173,7 +174,7 @@ impl State {
                     state: state.clone(),
                     message: message.clone(),
                     command: command.clone(),
-                    since: at.to_owned(),
+                    since: at.clone(),
                 };
                 self.daemon.codex = (state != "ready").then_some(record);
             }
@@ -184,7 +185,7 @@ impl State {
     /// Stores the response to a request with an idempotency key, with the session as it is now.
     fn remember(
         &mut self,
-        at: &str,
+        at: &Timestamp,
         key: Option<&IdempotencyKey>,
         session_id: &SessionId,
         outcome: impl FnOnce(&mut StoredResponse),
@@ -197,7 +198,7 @@ impl State {
     }
 
     /// Returns whether the event changed a session.
-    fn apply_to_sessions(&mut self, at: &str, event: &EventDetail) -> bool {
+    fn apply_to_sessions(&mut self, at: &Timestamp, event: &EventDetail) -> bool {
         match event {
             EventDetail::Session(event) => self.apply_to_session(at, event),
             EventDetail::Turn(event) => self.apply_to_turn_memory(at, event),
@@ -216,7 +217,7 @@ impl State {
         }
     }
 
-    fn apply_to_session(&mut self, at: &str, event: &SessionEvent) -> bool {
+    fn apply_to_session(&mut self, at: &Timestamp, event: &SessionEvent) -> bool {
         let sessions = &mut self.sessions;
         match event {
             SessionEvent::Created(opened) | SessionEvent::Resumed(opened) => {
@@ -258,7 +259,7 @@ impl State {
                 session.held = None;
                 session.closed_reason =
                     Some(reason.clone().unwrap_or_else(|| DEFAULT_CLOSE_REASON.to_owned()));
-                session.updated_at = at.to_owned();
+                session.updated_at = at.clone();
             }),
             SessionEvent::Held { session_id, held, .. } => {
                 if held.cause == HoldCause::TurnRefused {
@@ -269,12 +270,12 @@ impl State {
                 }
                 sessions.update(session_id, |session| {
                     session.held = Some((**held).clone());
-                    session.updated_at = at.to_owned();
+                    session.updated_at = at.clone();
                 })
             }
             SessionEvent::Released { session_id, .. } => sessions.update(session_id, |session| {
                 session.held = None;
-                session.updated_at = at.to_owned();
+                session.updated_at = at.clone();
             }),
             SessionEvent::Forgotten { session_id, .. } => {
                 self.private.sessions.remove(session_id);
@@ -292,7 +293,7 @@ impl State {
     }
 
     /// Applies an event of a turn to the queue and the stored responses; `threads.rs` applies it to the turn.
-    fn apply_to_turn_memory(&mut self, at: &str, event: &TurnEvent) -> bool {
+    fn apply_to_turn_memory(&mut self, at: &Timestamp, event: &TurnEvent) -> bool {
         match event {
             TurnEvent::Accepted { session_id, turn_id, queue_id, idempotency, steered, .. } => {
                 if let Some(queue_id) = queue_id {

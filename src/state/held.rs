@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::codex::protocol::errors::LastingError;
 use crate::ids::TurnId;
+use crate::timestamp::Timestamp;
 
 /// What keeps the turns of a queue from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
@@ -58,9 +59,9 @@ pub struct Held {
     /// The same as a sentence, with what to do.
     pub reason: String,
     /// Since when, RFC 3339, UTC, milliseconds.
-    pub since: String,
+    pub since: Timestamp,
     /// When the cause ends as far as Codex reports it, RFC 3339, UTC, milliseconds; the queue does not resume by itself then.
-    pub until: Option<String>,
+    pub until: Option<Timestamp>,
     /// Whether the queue resumes automatically when the cause is gone; otherwise only by `POST …/queue/resume`.
     pub automatic: bool,
     /// The `queueId` of the waiting turn that is the cause.

@@ -35,7 +35,7 @@ pub mod turn;
 mod turn_end;
 
 pub use answers::{Answers, IdempotencyKey, StoredResponse};
-pub use compact::{JsonText, Time};
+pub use compact::JsonText;
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
 pub use descendants::{Descendants, Root};
 pub use event::Event;

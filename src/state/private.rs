@@ -12,6 +12,7 @@ use super::answers::Answers;
 use super::server_requests::RequestPolicy;
 use super::session::Session;
 use crate::ids::SessionId;
+use crate::timestamp::Timestamp;
 
 /// How many records of sessions that have changed or are removed are kept for the answers that name them.
 const MAX_FORMER_SESSIONS: usize = 500;
@@ -25,7 +26,7 @@ pub struct QueuedTurn {
     /// Its name.
     pub queue_id: String,
     /// When it was queued, RFC 3339, UTC, milliseconds.
-    pub queued_at: String,
+    pub queued_at: Timestamp,
     /// The input of the user.
     pub input: Vec<Value>,
     /// The settings passed to the app-server, by its own names.

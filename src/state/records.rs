@@ -7,6 +7,7 @@ use super::private::PrivateState;
 use super::server_requests::ServerRequests;
 use super::session::{Session, Sessions};
 use super::turn::Turns;
+use crate::timestamp::Timestamp;
 
 /// The fold of all events through [`State::through`].
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,7 +19,7 @@ pub struct State {
     /// The daemon and its child.
     pub daemon: DaemonState,
     /// When a session last changed, RFC 3339, UTC, milliseconds.
-    pub sessions_updated_at: Option<String>,
+    pub sessions_updated_at: Option<Timestamp>,
     /// All sessions.
     pub sessions: Sessions,
     /// The newest turns of each thread.

@@ -12,7 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::answers::Answers;
-use super::compact::{Time, status};
+use super::compact::{Digits, status};
 use super::descendants::{Descendants, RunningTurn};
 use super::earlier_registry::{EarlierAnswer, EarlierTurn};
 use super::private::{PrivateSession, PrivateState};
@@ -21,6 +21,7 @@ use super::server_requests::ServerRequest;
 use super::session::Session;
 use super::turn::{KeptContents, Phase, Threads, Turn};
 use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::timestamp::Timestamp;
 
 /// What `records.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub struct RecordsFile {
     #[serde(default)]
     pub synced_through: Option<u64>,
     /// When a session last changed.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// All sessions, oldest first.
     pub sessions: Vec<Arc<Session>>,
     /// The newest turns of each thread.
@@ -146,8 +147,8 @@ struct TurnRow(
     TurnId,
     u64,
     u64,
-    Time,
-    Option<Time>,
+    Digits,
+    Option<Digits>,
     String,
     #[serde(default, skip_serializing_if = "TurnExtra::is_usual")] TurnExtra,
 );
@@ -191,8 +192,8 @@ impl ThreadRows {
                 turn.turn_id.clone(),
                 turn.first_seq,
                 turn.last_seq.saturating_sub(turn.first_seq),
-                turn.started_at.clone(),
-                turn.completed_at.clone(),
+                Digits(turn.started_at.clone()),
+                turn.completed_at.clone().map(Digits),
                 turn.status.to_string(),
                 extra,
             )
@@ -213,8 +214,8 @@ impl ThreadRows {
                 started_by,
                 phase: extra.phase.unwrap_or(Phase::Ended),
                 status: status(&status_text),
-                started_at,
-                completed_at,
+                started_at: started_at.0,
+                completed_at: completed_at.map(|time| time.0),
                 first_seq,
                 last_seq: first_seq.saturating_add(length),
                 has_user_message: extra.has_user_message,

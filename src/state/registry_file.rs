@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::records::State;
 use super::records_file::RecordsFile;
 use super::session::Session;
+use crate::timestamp::Timestamp;
 
 /// What `session-registry.json` holds.
 #[derive(Debug, Serialize)]
@@ -23,7 +24,7 @@ pub struct RegistryFile {
     /// The newest event that was known to be in the log on disk when it was written.
     pub synced_through: Option<u64>,
     /// When a session last changed.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// All sessions, oldest first.
     pub sessions: Vec<Arc<Session>>,
 }

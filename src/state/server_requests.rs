@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::codex::protocol::decisions;
 use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
+use crate::timestamp::Timestamp;
 
 /// How many resolved requests are remembered.
 const MAX_RESOLVED: usize = 500;
@@ -84,12 +85,12 @@ pub struct ServerRequest {
     /// What is asked, in full.
     pub params: Value,
     /// RFC 3339, UTC, milliseconds.
-    pub created_at: String,
+    pub created_at: Timestamp,
     /// When it is declined without an answer, RFC 3339, UTC, milliseconds; `null` when it is left to the other clients
     /// of the app-server, because no session started its turn.
-    pub expires_at: Option<String>,
+    pub expires_at: Option<Timestamp>,
     /// RFC 3339, UTC, milliseconds.
-    pub resolved_at: Option<String>,
+    pub resolved_at: Option<Timestamp>,
     /// Who ended it.
     pub resolved_by: Option<ResolvedBy>,
     /// What was decided, if anything was.
@@ -171,7 +172,7 @@ impl ServerRequests {
     /// Ends a request that waits; `false` when there is none.
     pub(super) fn resolve(
         &mut self,
-        at: &str,
+        at: &Timestamp,
         request_id: &RequestId,
         by: ResolvedBy,
         decision: Option<&Value>,
@@ -184,7 +185,7 @@ impl ServerRequests {
         }
         let request = Arc::make_mut(request);
         request.status = ServerRequestStatus::Resolved;
-        request.resolved_at = Some(at.to_owned());
+        request.resolved_at = Some(at.clone());
         request.resolved_by = Some(by);
         request.decision = decision.cloned();
         request.reason = reason.map(str::to_owned);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held::Held;
 use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::timestamp::Timestamp;
 
 /// What a session is for; codexd treats all three alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
@@ -80,9 +81,9 @@ pub struct Session {
     /// The process id of that app-server when the session was opened; `null` for an external one.
     pub child_pid: Option<u32>,
     /// RFC 3339, UTC, milliseconds.
-    pub created_at: String,
+    pub created_at: Timestamp,
     /// RFC 3339, UTC, milliseconds.
-    pub updated_at: String,
+    pub updated_at: Timestamp,
     /// The working directory the app-server reported.
     pub cwd: Option<String>,
     /// The model the app-server reported.
@@ -121,7 +122,7 @@ pub struct Sessions {
     by_id: HashMap<SessionId, u64>,
     by_thread: HashMap<ThreadId, Vec<u64>>,
     /// By the time of their end, oldest first.
-    closed: BTreeSet<(String, u64)>,
+    closed: BTreeSet<(Timestamp, u64)>,
     next: u64,
 }
 

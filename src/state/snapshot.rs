@@ -12,6 +12,7 @@ use super::records::State;
 pub use super::records_file::RecordsFile;
 pub use super::registry_file::{FoundRegistry, RegistryFile, RegistryHead};
 use crate::storage::Disk;
+use crate::timestamp::Timestamp;
 
 /// A file whose layout has a separate version.
 pub trait Layout {
@@ -64,7 +65,7 @@ pub struct Identity {
     /// The repository it serves, if one was given.
     pub repo_root: Option<String>,
     /// RFC 3339, UTC, milliseconds.
-    pub created_at: String,
+    pub created_at: Timestamp,
     /// The version of codexd that made it; empty if the file contains `null`, as that of the first daemon of this name did.
     #[serde(deserialize_with = "or_empty")]
     pub version: String,
@@ -129,7 +130,7 @@ pub struct RecentFile<E> {
     /// How many events are kept at most.
     pub max_entries: usize,
     /// The time of the newest one.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// Oldest first.
     pub events: Vec<E>,
 }

@@ -28,7 +28,7 @@ fn opened(session_id: &str, thread_id: &str) -> (&'static str, Value) {
 fn event(seq: u64, event_type: &str, detail: Value) -> Event {
     Event {
         seq,
-        created_at: format!("T{seq}"),
+        created_at: format!("T{seq}").as_str().into(),
         level: Level::Info,
         event_type: event_type.to_owned(),
         message: "why".to_owned(),
@@ -75,7 +75,7 @@ fn turn_goes_from_accepted_to_completed() {
     assert_eq!(session.current_turn_id, None);
     assert_eq!(session.last_turn_id, Some("u".into()));
     assert_eq!(session.last_turn_status.as_deref(), Some("completed"));
-    assert_eq!(session.updated_at, "T4");
+    assert_eq!(session.updated_at, "T4".into());
     assert_eq!(state.turns.open().count(), 0);
 }
 

@@ -37,6 +37,7 @@ use super::session::{Session, SessionStatus};
 use super::turn::{Phase, Turn, TurnPosition};
 use crate::codex::protocol::values::{THREAD_ACTIVE, TURN_FAILED, TURN_IN_PROGRESS};
 use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::timestamp::Timestamp;
 
 impl State {
     /// The session that started a turn; `None` for one that no session started, or that is not known (any more).
@@ -73,13 +74,13 @@ impl State {
     }
 
     /// Applies an event to the turns; returns whether it was about a thread of a session.
-    pub(super) fn apply_to_threads(&mut self, at: &str, event: &EventDetail) -> bool {
+    pub(super) fn apply_to_threads(&mut self, at: &Timestamp, event: &EventDetail) -> bool {
         let Some((thread_id, turn_id)) = self.turn_of_event(event) else {
             if let EventDetail::Notification(NotificationEvent::ThreadStatusChanged { thread_id, status }) =
                 event
             {
                 self.turns.set_thread_active(thread_id, status["type"] == THREAD_ACTIVE);
-                return self.sessions.update_active(thread_id, |session| session.updated_at = at.to_owned());
+                return self.sessions.update_active(thread_id, |session| session.updated_at = at.clone());
             }
             return false;
         };
@@ -117,7 +118,7 @@ impl State {
     /// Applies an event of a session's turn; returns whether the sessions are touched by it in any case.
     fn apply_to_turn(
         &mut self,
-        at: (u64, &str),
+        at: (u64, &Timestamp),
         thread_id: &ThreadId,
         turn_id: &TurnId,
         event: &TurnEvent,
@@ -169,7 +170,7 @@ impl State {
     /// Applies a notification about a turn; returns whether the sessions are touched by it in any case.
     fn apply_to_running_turn(
         &mut self,
-        at: (u64, &str),
+        at: (u64, &Timestamp),
         thread_id: &ThreadId,
         turn_id: &TurnId,
         event: &NotificationEvent,
@@ -250,7 +251,7 @@ impl State {
     }
 
     /// Takes in that a session came to a thread in which a turn runs, or may have run before.
-    pub(super) fn show_thread_in_session(&mut self, at: &str, session_id: &SessionId) {
+    pub(super) fn show_thread_in_session(&mut self, at: &Timestamp, session_id: &SessionId) {
         let Some(session) = self.sessions.get(session_id) else { return };
         let Some(thread_id) = session.thread_id.clone() else { return };
         if let Some(turn_id) = session.current_turn_id.clone()
@@ -269,7 +270,7 @@ impl State {
 
     /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
     /// unless the event `is_change` to them.
-    fn update_sessions(&mut self, at: &str, thread_id: &ThreadId, is_change: bool) {
+    fn update_sessions(&mut self, at: &Timestamp, thread_id: &ThreadId, is_change: bool) {
         let shown =
             |turn: &Turn| if turn.phase == Phase::Failing { TURN_FAILED } else { &*turn.status }.to_owned();
         let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
@@ -290,7 +291,7 @@ impl State {
                 session.current_turn_id.clone_from(&current);
                 session.last_turn_id = Some(last.turn_id.clone());
                 session.last_turn_status = Some(status.clone());
-                session.updated_at = at.to_owned();
+                session.updated_at = at.clone();
             }
         });
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::compact::{self, JsonText, Time};
+use super::compact::{self, JsonText};
 use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use crate::codex::protocol::{items, values};
 use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::timestamp::Timestamp;
 
 /// How many turns of a thread are kept.
 const MAX_KEPT: usize = 20;
@@ -53,9 +54,9 @@ pub struct Turn {
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a status of a later version.
     pub status: Cow<'static, str>,
     /// When it was first reported, RFC 3339, UTC, milliseconds.
-    pub started_at: Time,
+    pub started_at: Timestamp,
     /// When it ended, RFC 3339, UTC, milliseconds.
-    pub completed_at: Option<Time>,
+    pub completed_at: Option<Timestamp>,
     /// The first event about it; 0 when that is not known, as for a turn of a registry of an earlier version.
     pub first_seq: u64,
     /// The newest event about it.
@@ -184,14 +185,14 @@ impl Turn {
     }
 
     /// Ends it; the first end counts, and only that of a turn that was cut off may be corrected.
-    pub(super) fn end(&mut self, at: &str, phase: Phase, status: &str, error: Option<&Value>) {
+    pub(super) fn end(&mut self, at: &Timestamp, phase: Phase, status: &str, error: Option<&Value>) {
         let is_correction = self.phase == Phase::CutOff && phase == Phase::Ended;
         if self.is_over() && !is_correction {
             return;
         }
         self.phase = phase;
         self.status = compact::status(status);
-        self.completed_at.get_or_insert_with(|| Time::from(at));
+        self.completed_at.get_or_insert_with(|| at.clone());
         if error.is_some() {
             self.kept.set_error(error);
         }
@@ -296,7 +297,7 @@ impl Turns {
     /// Changes a turn of a thread, made when it is new; `seq` and `at` are the number and the time of the event.
     pub(super) fn update(
         &mut self,
-        (seq, at): (u64, &str),
+        (seq, at): (u64, &Timestamp),
         thread_id: &ThreadId,
         turn_id: &TurnId,
         position: TurnPosition,
@@ -314,7 +315,7 @@ impl Turns {
                 started_by: None,
                 phase: Phase::Accepted,
                 status: Cow::Borrowed(values::TURN_IN_PROGRESS),
-                started_at: Time::from(at),
+                started_at: at.clone(),
                 completed_at: None,
                 first_seq: seq,
                 last_seq: seq,

@@ -8,15 +8,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{Timestamp, Zoned};
+use jiff::Zoned;
 
 use crate::codex::protocol::notifications::{self, LastError};
 use crate::codex::protocol::{usage_limits, values};
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::ids::ThreadId;
-use crate::state::{Held, HoldCause, NewEvent, Session, State, Time};
+use crate::state::{Held, HoldCause, NewEvent, Session, State};
 use crate::time::rfc3339_now;
+use crate::timestamp::Timestamp;
 
 /// The first delay before a held queue is tried again; it doubles each time.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -121,15 +122,13 @@ fn held_in<'a>(state: &'a State, thread_id: &ThreadId) -> Option<&'a Held> {
 
 /// Whether a later turn of the thread completed, so that the cause of the failure is gone.
 fn is_over(state: &State, thread_id: &ThreadId, held: &Held) -> bool {
-    let since = Time::from(held.since.as_str());
     let later = state.turns.of(thread_id).take_while(|turn| Some(&turn.turn_id) != held.turn_id.as_ref());
-    later.filter(|turn| turn.started_at >= since).any(|turn| turn.status == values::TURN_COMPLETED)
+    later.filter(|turn| turn.started_at >= held.since).any(|turn| turn.status == values::TURN_COMPLETED)
 }
 
 /// Whether a queue has been held for less than a second.
-fn is_recent(since: &str) -> bool {
-    let since: Option<Timestamp> = since.parse().ok();
-    since.is_some_and(|since| Timestamp::now().duration_since(since).as_secs() < 1)
+fn is_recent(since: &Timestamp) -> bool {
+    since.time().is_some_and(|since| jiff::Timestamp::now().duration_since(since).as_secs() < 1)
 }
 
 /// The events of a hold, none when the same hold is recorded already.
@@ -179,7 +178,7 @@ pub(in crate::daemon) fn hold_changes_before(
                 cause,
                 reason: format!("The turn before them failed: {message}"),
                 since: rfc3339_now(),
-                until: until.map(|until| format!("{until:.3}")),
+                until: until.map(Timestamp::from),
                 automatic: false,
                 queue_id: None,
                 turn_id,

@@ -311,7 +311,7 @@ mod tests {
                     format_version: 4,
                     through_seq: round as u64,
                     synced_through: None,
-                    updated_at: Some("2026-01-02T03:04:05.678Z".to_owned()),
+                    updated_at: Some("2026-01-02T03:04:05.678Z".into()),
                     sessions: sessions.clone(),
                 };
                 if let Some(text) = writer.write(&registry).unwrap() {

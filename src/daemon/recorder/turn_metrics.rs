@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::codex::protocol::values;
 use crate::state::{ChildEvent, EventDetail, State, TurnEvent};
+use crate::timestamp::Timestamp;
 
 /// The outcomes of turns: the app-server's status values, and `other` for unknown ones.
 pub(crate) const OUTCOMES: [&str; 4] =
@@ -21,12 +21,12 @@ pub(crate) struct TurnMetrics {
     turns: [Histogram; OUTCOMES.len()],
     restarts: AtomicU64,
     /// The time of the newest event of the previous run.
-    before: Option<String>,
+    before: Option<Timestamp>,
 }
 
 impl TurnMetrics {
     /// Counters at zero; `before` is the time of the newest event of the previous run.
-    pub(crate) fn new(before: Option<String>) -> Self {
+    pub(crate) fn new(before: Option<Timestamp>) -> Self {
         Self {
             turns: OUTCOMES.map(|_| Histogram::new(DURATION_BUCKETS)),
             restarts: AtomicU64::new(0),
@@ -35,16 +35,16 @@ impl TurnMetrics {
     }
 
     /// Counts an event that is about to be applied to the records; `at` is its time.
-    pub(crate) fn note(&self, state: &State, at: &str, event: &EventDetail) {
+    pub(crate) fn note(&self, state: &State, at: &Timestamp, event: &EventDetail) {
         if matches!(event, EventDetail::Child(ChildEvent::Backoff(_) | ChildEvent::CrashLoop(_))) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
         } else if let Some(end) = state.turn_end(event) {
             let known = OUTCOMES.iter().position(|outcome| *outcome == end.status);
             let [.., other] = &self.turns;
             let turns = known.and_then(|index| self.turns.get(index)).unwrap_or(other);
-            let began = &*end.turn.started_at.text();
+            let began = &end.turn.started_at;
             // A turn that ended with the previous run did not run while codexd was down.
-            let before = self.before.as_deref().filter(|before| *before >= began);
+            let before = self.before.as_ref().filter(|before| *before >= began);
             let was_cut = matches!(event, EventDetail::Turn(TurnEvent::Missing(_)));
             turns.observe(seconds(began, before.filter(|_| was_cut).unwrap_or(at)));
         }
@@ -62,9 +62,9 @@ impl TurnMetrics {
 }
 
 /// The seconds between two RFC 3339 times; 0 when the clock was set back.
-fn seconds(from: &str, to: &str) -> f64 {
-    match (from.parse::<Timestamp>(), to.parse::<Timestamp>()) {
-        (Ok(from), Ok(to)) => to.duration_since(from).as_secs_f64().max(0.0),
+fn seconds(from: &Timestamp, to: &Timestamp) -> f64 {
+    match (from.time(), to.time()) {
+        (Some(from), Some(to)) => to.duration_since(from).as_secs_f64().max(0.0),
         // codexd wrote both, so this does not happen.
         _ => 0.0,
     }
@@ -84,12 +84,12 @@ mod tests {
     }
 
     fn turn_metrics_after(before: Option<&str>, events: &[(&str, Value)]) -> TurnMetrics {
-        let (turn_metrics, mut state) = (TurnMetrics::new(before.map(str::to_owned)), State::default());
+        let (turn_metrics, mut state) = (TurnMetrics::new(before.map(Timestamp::from)), State::default());
         for (seq, (event_type, detail)) in (1..).zip(events) {
-            let at = if seq < 3 { BEGAN } else { ENDED };
+            let at = Timestamp::from(if seq < 3 { BEGAN } else { ENDED });
             let event = EventDetail::read(event_type, detail).unwrap();
-            turn_metrics.note(&state, at, &event);
-            state.apply(seq, at, "", Some(&event));
+            turn_metrics.note(&state, &at, &event);
+            state.apply(seq, &at, "", Some(&event));
         }
         turn_metrics
     }
@@ -185,6 +185,7 @@ mod tests {
 
     #[test]
     fn turn_metrics_clamp_negative_durations() {
-        assert_eq!((seconds(BEGAN, ENDED), seconds(ENDED, BEGAN)), (2.5, 0.0));
+        let (began, ended) = (BEGAN.into(), ENDED.into());
+        assert_eq!((seconds(&began, &ended), seconds(&ended, &began)), (2.5, 0.0));
     }
 }

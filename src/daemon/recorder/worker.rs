@@ -152,7 +152,7 @@ impl Worker {
             self.attachments.store_in_event(event);
         }
         name_roots(&self.view.state(), new_events);
-        let lines = self.journal.append(&at, new_events.iter().map(entry));
+        let lines = self.journal.append(&at.text(), new_events.iter().map(entry));
         for (line, event) in lines.iter().zip(&*new_events) {
             log(line.seq, event);
         }

@@ -14,6 +14,7 @@ use crate::daemon::codex_health::restart::RestartView;
 use crate::daemon::error::DaemonError;
 use crate::daemon::services::Daemon;
 use crate::state::ChildStatus;
+use crate::timestamp::Timestamp;
 
 /// The app-server.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -32,7 +33,7 @@ pub struct AppServerView {
     /// Its PID while it runs; `null` where it is not known.
     pub pid: Option<u32>,
     /// When it was started or joined, RFC 3339, UTC, milliseconds.
-    pub started_at: Option<String>,
+    pub started_at: Option<Timestamp>,
     /// Its generation, counted from 1 since the daemon started.
     pub generation: Option<u64>,
     /// The oldest version that codexd supports with this strategy.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::state::{ChildState, DaemonState};
+use crate::timestamp::Timestamp;
 
 /// The daemon's part of the snapshot.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -13,11 +14,11 @@ pub struct DaemonView {
     /// Whether it serves.
     pub started: bool,
     /// RFC 3339, UTC, milliseconds.
-    pub started_at: Option<String>,
+    pub started_at: Option<Timestamp>,
     /// RFC 3339, UTC, milliseconds.
-    pub stopped_at: Option<String>,
+    pub stopped_at: Option<Timestamp>,
     /// The time of the newest event, RFC 3339, UTC, milliseconds.
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// Its process id while it serves.
     pub pid: Option<u32>,
     /// The app-server that it supervises.

@@ -11,7 +11,8 @@ use crate::daemon::turns::Turns;
 use crate::daemon::turns::contents::{TurnView, contents_of, list_turn};
 use crate::ids::{SessionId, TurnId};
 use crate::state::turn::KeptContents;
-use crate::state::{Phase, Session, Time, Turn};
+use crate::state::{Phase, Session, Turn};
+use crate::timestamp::Timestamp;
 
 impl Turns {
     /// One turn; one without a record, such as an old one, is read from the app-server.
@@ -89,8 +90,8 @@ impl Turns {
             started_by: None,
             phase: if is_open { Phase::Started } else { Phase::Ended },
             status: found.status.into(),
-            started_at: Time::from(&*found.started_at.map(rfc3339).unwrap_or_default()),
-            completed_at: found.completed_at.map(|at| Time::from(&*rfc3339(at))),
+            started_at: found.started_at.map(timestamp).unwrap_or_default(),
+            completed_at: found.completed_at.map(timestamp),
             first_seq: 0,
             last_seq: 0,
             has_user_message: false,
@@ -101,6 +102,6 @@ impl Turns {
     }
 }
 
-fn rfc3339(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map(|at| format!("{at:.3}")).unwrap_or_default()
+fn timestamp(seconds: i64) -> Timestamp {
+    jiff::Timestamp::from_second(seconds).map(Timestamp::from).unwrap_or_default()
 }

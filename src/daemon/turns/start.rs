@@ -21,6 +21,7 @@ use crate::daemon::turns::submission::{Submission, Submissions, UnderWay};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{IdempotencyKey, Session, State, TurnEvent};
 use crate::time::rfc3339_now;
+use crate::timestamp::Timestamp;
 
 /// How often a turn is sent at most to an app-server that answers "overloaded", which then has not accepted it.
 const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
@@ -52,7 +53,7 @@ pub(in crate::daemon) struct TurnStart<'a> {
     /// Whether its outcome must be found if the response is lost, also after a restart.
     pub(in crate::daemon) is_tracked: bool,
     /// Since when the app-server may have it under its message ID, RFC 3339; `None` when it was not submitted before.
-    pub(in crate::daemon) submitted_since: Option<String>,
+    pub(in crate::daemon) submitted_since: Option<Timestamp>,
 }
 
 impl TurnStarter {
@@ -274,10 +275,9 @@ async fn find_turn(
     client: &Client,
     thread_id: &ThreadId,
     client_message_id: &str,
-    since: &str,
+    since: &Timestamp,
 ) -> Result<Option<Found>, DaemonError> {
-    let since: Option<jiff::Timestamp> = since.parse().ok();
-    let oldest = since.map(|since| since.as_second() - MAX_CLOCK_STEP_SECONDS);
+    let oldest = since.time().map(|since| since.as_second() - MAX_CLOCK_STEP_SECONDS);
     let is_it = |item: &Value| items::is_user_message_of(item, client_message_id);
     let is_older = |turn: &ListedTurn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
     let (method, mut params) = newest_turns_with_items(client, thread_id, SEARCH_PAGE_SIZE);

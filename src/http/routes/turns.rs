@@ -24,6 +24,7 @@ use crate::http::values::Input;
 use crate::http::{parse, response};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{JsonText, Session};
+use crate::timestamp::Timestamp;
 
 /// A turn of the thread of a session; absent values are `null`.
 #[derive(Serialize, JsonSchema)]
@@ -41,9 +42,9 @@ pub(crate) struct TurnBody {
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer value of the app-server.
     status: String,
     /// When it was accepted, RFC 3339, UTC, milliseconds.
-    started_at: String,
+    started_at: Timestamp,
     /// When it ended, RFC 3339, UTC, milliseconds.
-    completed_at: Option<String>,
+    completed_at: Option<Timestamp>,
     /// The final answer: the newest message of the agent.
     text: Option<String>,
     /// The last error, in the format of the app-server.
@@ -63,8 +64,8 @@ impl TurnBody {
             started_by: turn.started_by.clone(),
             thread_id: Some(turn.thread_id.clone()),
             status: turn.status.to_string(),
-            started_at: turn.started_at.text().into_owned(),
-            completed_at: turn.completed_at.as_ref().map(|at| at.text().into_owned()),
+            started_at: turn.started_at.clone(),
+            completed_at: turn.completed_at.clone(),
             text: turn.contents.text.clone(),
             error: turn.contents.error.clone(),
             // That of the record may have been reported again after the turn.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::preview;
 use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
+use crate::timestamp::Timestamp;
 
 event_types! {
     /// The events of the app-server's process and of the connection to it.
@@ -259,7 +260,7 @@ event_detail! {
         delay_ms: u64 = default,
         /// The time of the next start, RFC 3339, UTC, milliseconds.
         #[schemars(with = "String")]
-        until: Option<String> = default,
+        until: Option<Timestamp> = default,
         /// The number of unexpected exits in a row.
         deaths: u64 = default,
         /// Why it failed, as a sentence.

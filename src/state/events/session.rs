@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::ids::{SessionId, ThreadId};
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{Held, IdempotencyKey, Purpose, RequestPolicy, Session, Trust};
+use crate::timestamp::Timestamp;
 
 event_types! {
     /// The events of sessions and of their queues.
@@ -79,7 +80,7 @@ event_types! {
         /// The record of a closed session is removed.
         "session.forgotten" => Forgotten {
             /// When it was closed.
-            closed_at: String = skip,
+            closed_at: Timestamp = skip,
             /// The session.
             session_id: SessionId,
             /// Its thread.

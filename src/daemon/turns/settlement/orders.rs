@@ -119,7 +119,7 @@ impl Model {
             self.ends.push((end.turn.turn_id.clone(), end.status.to_owned()));
         }
         let over_before = self.over();
-        self.state.apply(self.seq, &format!("T{}", self.seq), "", Some(&event));
+        self.state.apply(self.seq, &format!("T{}", self.seq).as_str().into(), "", Some(&event));
         for (turn_id, phase, status) in over_before {
             let now = self.state.turns.get(&thread(), &turn_id).unwrap();
             let ends = ["turn.settled", "app-server.turn.completed"];

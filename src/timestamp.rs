@@ -1,0 +1,154 @@
+//! [`Timestamp`]: the times of events, records and responses, which are RFC 3339 in UTC with milliseconds.
+//!
+//! Pure: it has no clock, so that every layer may use it. `time` makes those of the present.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A time, which is text in JSON.
+///
+/// A text of another form, as another program may have written it to a file, is kept as it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Timestamp(Form);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Form {
+    /// Milliseconds since 1970, from which the text is made.
+    Millis(i64),
+    /// Any other text.
+    Other(Box<str>),
+}
+
+impl Timestamp {
+    /// The time; `None` when the text is none.
+    pub fn time(&self) -> Option<jiff::Timestamp> {
+        match &self.0 {
+            Form::Millis(millis) => jiff::Timestamp::from_millisecond(*millis).ok(),
+            Form::Other(text) => text.parse().ok(),
+        }
+    }
+
+    /// The text.
+    pub fn text(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Form::Millis(_) => self.time().map(|time| format!("{time:.3}")).unwrap_or_default().into(),
+            Form::Other(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+impl From<jiff::Timestamp> for Timestamp {
+    fn from(time: jiff::Timestamp) -> Self {
+        Self(Form::Millis(time.as_millisecond()))
+    }
+}
+
+impl From<&str> for Timestamp {
+    fn from(text: &str) -> Self {
+        let time = text.parse::<jiff::Timestamp>().ok().map(Self::from);
+        time.filter(|time| time.text() == text).unwrap_or_else(|| Self(Form::Other(text.into())))
+    }
+}
+
+/// The empty text, for a time that is not known.
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self(Form::Other(Box::default()))
+    }
+}
+
+/// The order of the texts, which is that of the times where both have their form.
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.0, &other.0) {
+            (Form::Millis(a), Form::Millis(b)) => a.cmp(b),
+            _ => self.text().cmp(&other.text()),
+        }
+    }
+}
+
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().fmt(formatter)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().fmt(formatter)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::from(text.as_str()))
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamp_has_the_text_that_it_was_made_from() {
+        let texts = [
+            "2026-11-29T03:46:11.123Z",
+            "1969-12-31T23:59:59.999Z",
+            "2026-11-29T03:46:11Z",
+            "2026-11-29T03:46:11.1234Z",
+            "2026-11-29T04:46:11.123+01:00",
+            "2026-13-29T03:46:11.123Z",
+            "T7",
+            "",
+        ];
+        for text in texts {
+            let timestamp = Timestamp::from(text);
+            let is_usual = text.len() == 24 && text.ends_with('Z') && timestamp.time().is_some();
+            assert_eq!(matches!(timestamp.0, Form::Millis(_)), is_usual, "{text}");
+            assert_eq!(timestamp.text(), text);
+            let json = serde_json::to_string(&timestamp).unwrap();
+            assert_eq!(json, serde_json::to_string(text).unwrap());
+            assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), timestamp);
+        }
+        assert_eq!(Timestamp::default(), Timestamp::from(""));
+        assert_eq!(size_of::<Timestamp>(), 16);
+    }
+
+    #[test]
+    fn timestamps_have_the_order_of_their_texts() {
+        let texts = ["", "1999", "2026-11-29T03:46:11.123Z", "2026-11-29T03:46:11.124Z", "T9"];
+        for pair in texts.windows(2) {
+            assert!(Timestamp::from(pair[0]) < Timestamp::from(pair[1]), "{pair:?}");
+        }
+    }
+}
