@@ -244,13 +244,17 @@ impl Shared {
     fn write(&self, sessions: bool, records: bool, recent: bool) -> io::Result<Option<Written>> {
         let view = self.recorder.view();
         let log_bytes = view.log.metrics().bytes();
+        // Before the records are locked: the disk may not answer, and then the recorder would wait for it.
+        let registry = sessions || is_missing(&self.registry);
+        let records = records || is_missing(&self.records);
+        let recent = recent || is_missing(&self.recent);
         let (mut registry, mut records, mut daemon, events) = {
             let state = view.state();
             (
-                (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state)),
-                (records || is_missing(&self.records)).then(|| RecordsFile::of(&state)),
+                registry.then(|| RegistryFile::of(&state)),
+                records.then(|| RecordsFile::of(&state)),
                 DaemonFile::of(&state, |daemon| DaemonView::of(&self.config, daemon, None)),
-                (recent || is_missing(&self.recent)).then(|| view.recent_events()),
+                recent.then(|| view.recent_events()),
             )
         };
         let synced_through = Some(self.log.synced_through().min(daemon.through_seq));
