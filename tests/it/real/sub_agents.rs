@@ -203,5 +203,5 @@ async fn sub_agent_request_of_another_client_is_shown_and_not_decided() {
     assert_eq!(shown["rootThreadId"], session["threadId"]);
     decide(&theirs, &decided["requestId"], "accept").await;
     let resolved = resolved_request(&ours, &shown["requestId"]).await;
-    assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("appServer"), &Value::Null));
+    assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("otherClient"), &Value::Null));
 }
