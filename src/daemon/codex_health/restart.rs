@@ -89,8 +89,12 @@ impl CodexMonitor {
         match now {
             Availability::Ready(_) if !self.core.codex.facts.now().is_ours => Err(self.not_ours()),
             Availability::Ready(client) => Ok(self.request_restart(&client, drain, force)),
-            Availability::Waiting(Waiting { until: Some(_), generation, .. }) => {
+            Availability::Waiting(Waiting { generation, .. }) => {
                 self.retire(generation);
+                Ok(RestartView::of_start(generation))
+            }
+            Availability::Starting { .. } => {
+                let generation = self.core.state().daemon.child.generation.unwrap_or_default();
                 Ok(RestartView::of_start(generation))
             }
             now => Err(self.core.unavailable_error(&now)),

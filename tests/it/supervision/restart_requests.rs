@@ -102,6 +102,22 @@ async fn drained_restart_waits_for_turn_and_holds_new_and_queued_ones() {
 }
 
 #[tokio::test]
+async fn restart_is_accepted_while_the_app_server_is_being_restarted() {
+    let daemon = start_daemon().await;
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(restart(&daemon, json!({ "drainSeconds": 0, "force": true })).await);
+    }
+    assert!(answers.iter().all(|answer| answer["state"] == "restarting"), "{answers:#?}");
+    wait_until_ready(&daemon).await;
+    let session = new_session(&daemon).await;
+    start_turn(&daemon, &session, "hello").await;
+    assert_eq!(last_status(&daemon, &session).await, "completed");
+    assert_eq!(child(&daemon).await["deaths"], 0);
+    assert!(!daemon.events_on_disk().iter().any(|event| event["type"] == "child.backoff"));
+}
+
+#[tokio::test]
 async fn new_turn_is_refused_when_the_drain_takes_long() {
     let daemon = start_daemon().await;
     let (session, other) = (new_session(&daemon).await, new_session(&daemon).await);
