@@ -9,6 +9,8 @@ mod calls;
 mod cli;
 mod duplex;
 mod external;
+#[cfg(target_os = "linux")]
+mod faults;
 mod health;
 mod held;
 mod lifecycle;

@@ -92,6 +92,11 @@ impl AppServer {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
+    /// Waits until it has ended.
+    pub(super) async fn wait_for_end(&mut self) {
+        wait_until("the end of the app-server", || self.process.try_wait().unwrap()).await;
+    }
+
     /// Kills it and waits for its end.
     pub(super) fn kill(&mut self) {
         self.process.kill().unwrap();

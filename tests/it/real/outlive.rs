@@ -52,7 +52,7 @@ async fn turn_when_over(daemon: &Daemon, session: &Value, turn_id: &str) -> Valu
 }
 
 /// How the turns of all threads ended according to the files of Codex.
-fn ends_on_disk(home: &CodexHome) -> BTreeMap<String, String> {
+pub(super) fn ends_on_disk(home: &CodexHome) -> BTreeMap<String, String> {
     let files = rollouts(&home.path().join("sessions")).into_iter();
     let texts: Vec<_> = files.map(|path| fs::read_to_string(path).unwrap()).collect();
     let lines =

@@ -50,7 +50,12 @@ type Requests = Arc<Mutex<Vec<Value>>>;
 impl MockModel {
     /// Starts the model on a free port, with its own thread and runtime, so that a test may block its runtime.
     pub(crate) fn start() -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Starts the model at the address of one that has ended.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, key) = (Requests::default(), Key::default());
@@ -70,6 +75,11 @@ impl MockModel {
             })
             .unwrap();
         Self { address, requests, key, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The base URL for a provider's `base_url`.

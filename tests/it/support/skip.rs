@@ -47,6 +47,7 @@ pub(crate) fn runs_long_part(part: &str) -> bool {
     is_long
 }
 
-fn is_required(variable: &str) -> bool {
+/// Whether an environment variable demands that nothing is skipped for its sake.
+pub(crate) fn is_required(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "required")
 }
