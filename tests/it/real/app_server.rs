@@ -69,6 +69,7 @@ impl AppServer {
     }
 
     /// Starts an app-server on the control socket of its home.
+    #[cfg(target_os = "linux")]
     pub(super) async fn on_control_socket(home: &CodexHome) -> Self {
         let endpoint = "unix://".to_owned();
         let (process, _) = start(home, &endpoint);
@@ -93,6 +94,7 @@ impl AppServer {
     }
 
     /// Waits until it has ended.
+    #[cfg(target_os = "linux")]
     pub(super) async fn wait_for_end(&mut self) {
         wait_until("the end of the app-server", || self.process.try_wait().unwrap()).await;
     }

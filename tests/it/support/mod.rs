@@ -13,6 +13,7 @@ pub(crate) mod hanging;
 pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod scratch;
+#[cfg(target_os = "linux")]
 pub(crate) mod screen;
 pub(crate) mod skip;
 pub(crate) mod sse;

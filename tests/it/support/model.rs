@@ -78,6 +78,7 @@ impl MockModel {
     }
 
     /// Where it listens.
+    #[cfg(target_os = "linux")]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
