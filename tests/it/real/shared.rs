@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::app_server::AppServer;
 use super::{create_session, record, submit};
+use crate::api::wait_for_event;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{get, post};
@@ -115,6 +116,12 @@ async fn turn_of_shared_server_survives_daemon() {
         server_of(&first).await;
         let session = create_session(&first, &home, &json!({})).await;
         let turn_id = start_turn(&first, &session, SLOW_TURN).await;
+        wait_for_event(&first, "the user's message", |event| {
+            let detail = &event["detail"];
+            detail["notificationMethod"] == "item/completed"
+                && detail["params"]["item"]["type"] == "userMessage"
+        })
+        .await;
         match is_killed {
             true => drop(first.kill().await),
             false => assert!(first.stop().await.status.success()),
