@@ -38,8 +38,8 @@ impl ChildStrategy {
     }
 }
 
-/// Which methods of the app-server clients may call directly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Which methods of the app-server clients may call directly; each value allows what those before it allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AllowedCalls {
     /// None.

@@ -71,15 +71,22 @@ impl Calls {
     fn require_allowed(&self, method: &str) -> Result<(), DaemonError> {
         let allowed = self.core.config.server.allowed_calls;
         let known = group(method);
-        let reason = match (known.map(|group| group.access), allowed) {
-            (Some(Access::Owned { instead }), _) => {
+        let needed = match known.map(|group| group.access) {
+            Some(Access::Owned { instead }) => {
                 return Err(DaemonError::OwnedMethod { method: method.to_owned(), instead });
             }
-            (_, AllowedCalls::All) | (Some(Access::Safe), AllowedCalls::Safe) => return Ok(()),
-            (_, AllowedCalls::None) => "all calls are turned off",
-            (_, AllowedCalls::Safe) => known.map_or("is not known to this codexd", |group| group.reason),
+            Some(Access::Safe) => AllowedCalls::Safe,
+            Some(Access::Restricted) | None => AllowedCalls::All,
         };
-        Err(DaemonError::CallNotAllowed { method: method.to_owned(), allowed: allowed.as_str(), reason })
+        if allowed >= needed {
+            return Ok(());
+        }
+        Err(DaemonError::CallNotAllowed {
+            method: method.to_owned(),
+            allowed: allowed.as_str(),
+            needed: needed.as_str(),
+            reason: known.map_or("is not known to this codexd", |group| group.reason),
+        })
     }
 
     async fn call_for_session(

@@ -154,14 +154,16 @@ pub enum DaemonError {
     },
     /// A client asked for a call that the configuration does not allow.
     #[error(
-        "--app-server-calls {allowed} does not allow {method}: it {reason}. Start codexd with --app-server-calls all to allow \
-         every method."
+        "--app-server-calls {allowed} does not allow {method}, which {reason}. Start codexd with --app-server-calls {needed} \
+         to allow it."
     )]
     CallNotAllowed {
         /// The method.
         method: String,
         /// The value of the setting.
         allowed: &'static str,
+        /// The value that allows it.
+        needed: &'static str,
         /// Why, as the end of a sentence about the method.
         reason: &'static str,
     },

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 /// Who may call a method through codexd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Nobody: codexd calls it, and this route does what it is for.
+    /// No client: codexd calls it, and this route does what it is for.
     Owned {
         /// The route to use instead.
         instead: &'static str,
     },
-    /// Everybody, unless all calls are turned off: it reads, or does what a person does to a thread or a login.
+    /// Every client, unless all calls are turned off: it reads, or does what a person does to a thread or a login.
     Safe,
     /// Only where all calls are allowed.
     Restricted,

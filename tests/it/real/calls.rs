@@ -131,7 +131,12 @@ async fn call_is_limited_to_what_the_setting_allows() {
 
     let none =
         Stage::start_with(|home| Daemon::builder().real(home).arg("--app-server-calls").arg("none")).await;
-    call(&none.daemon, "thread/list", json!({})).await.error(403, "forbidden");
+    let refused = call(&none.daemon, "thread/list", json!({})).await;
+    assert!(
+        refused.error(403, "forbidden").contains("--app-server-calls safe to allow it"),
+        "{}",
+        refused.text
+    );
     drop(none);
 
     let all =
