@@ -14,6 +14,7 @@ use super::other_client::client::Client;
 use super::outlive::ends_on_disk;
 use super::terminal::Background;
 use super::{create_session, submit};
+use crate::duplex::pending_request;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{get, post};
@@ -198,15 +199,6 @@ impl Stage {
         self.status(&accepted).await
     }
 
-    async fn request(&self, status: &str) -> Value {
-        wait_until_async("a request", async || {
-            let requests = get(self.daemon(), "/v1/codexd/requests").await;
-            let requests = requests.data(200)["requests"].as_array().unwrap().clone();
-            requests.into_iter().find(|request| request["status"] == status)
-        })
-        .await
-    }
-
     /// Brings the turn to the moment; returns its ID.
     async fn bring_to(&self, moment: Moment) -> Option<String> {
         match moment {
@@ -226,7 +218,7 @@ impl Stage {
             }
             Moment::Approving => {
                 let turn_id = self.start_turn("mock:escalate=[true]").await;
-                self.request("pending").await;
+                pending_request(self.daemon(), self.session_id()).await;
                 Some(turn_id)
             }
         }

@@ -9,11 +9,12 @@ use self::client::Client;
 use self::proxy::Proxy;
 use super::app_server::AppServer;
 use super::{create_session, submit};
+use crate::duplex::pending_request;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
 use crate::support::http::{ApiResponse, get, post};
 use crate::support::model::{MockModel, text_of_deltas};
-use crate::support::wait::{wait_until, wait_until_async};
+use crate::support::wait::wait_until;
 
 /// A turn of about two seconds.
 const SLOW_TURN: &str = "mock:deltas=20 mock:delay=100";
@@ -56,6 +57,10 @@ impl Stage {
         &self.session["threadId"]
     }
 
+    fn session_id(&self) -> &str {
+        self.session["sessionId"].as_str().unwrap()
+    }
+
     async fn submit(&self, prompt: &str, settings: Value) -> Value {
         let mut body = json!({ "sessionId": self.session["sessionId"], "input": prompt });
         body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
@@ -63,8 +68,7 @@ impl Stage {
     }
 
     async fn turn_when_over(&self, turn_id: &str) -> Value {
-        let session_id = self.session["sessionId"].as_str().unwrap();
-        let path = format!("/v1/codexd/sessions/{session_id}/turns/{turn_id}?wait=30");
+        let path = format!("/v1/codexd/sessions/{}/turns/{turn_id}?wait=30", self.session_id());
         get(&self.daemon, &path).await.data(200)["turn"].clone()
     }
 
@@ -79,15 +83,6 @@ impl Stage {
             })
             .await;
         turn_id
-    }
-
-    async fn pending_request(&self) -> Value {
-        wait_until_async("a request", async || {
-            let requests = get(&self.daemon, "/v1/codexd/requests").await;
-            let requests = requests.data(200)["requests"].as_array().unwrap().clone();
-            requests.into_iter().find(|request| request["status"] == "pending")
-        })
-        .await
     }
 
     async fn answer(&self, request: &Value, decision: &str) -> ApiResponse {
@@ -136,7 +131,7 @@ async fn turn_that_becomes_input_of_anothers_turn_is_steered() {
         (&json!(true), &queued["queueId"]),
         "{delivered:#}"
     );
-    let path = format!("/v1/codexd/sessions/{}", stage.session["sessionId"].as_str().unwrap());
+    let path = format!("/v1/codexd/sessions/{}", stage.session_id());
     assert_eq!(get(&stage.daemon, &path).await.data(200)["queuedTurns"], json!([]));
     // It stays theirs: the end of the daemon does not interrupt it.
     let mut stage = stage;
@@ -151,7 +146,7 @@ async fn second_answer_is_told_who_answered_first() {
     // The other client is first.
     let turn_id =
         stage.submit("mock:escalate=[true]", json!({})).await["turnId"].as_str().unwrap().to_owned();
-    let request = stage.pending_request().await;
+    let request = pending_request(&stage.daemon, stage.session_id()).await;
     let asked = stage.other.request("item/commandExecution/requestApproval", &turn_id).await;
     stage.other.respond(&asked["id"], json!({ "decision": "accept" }));
     assert_eq!(stage.turn_when_over(&turn_id).await["status"], "completed");
@@ -168,7 +163,7 @@ async fn second_answer_is_told_who_answered_first() {
     // codexd is first.
     let turn_id =
         stage.submit("mock:escalate=[true]", json!({})).await["turnId"].as_str().unwrap().to_owned();
-    let request = stage.pending_request().await;
+    let request = pending_request(&stage.daemon, stage.session_id()).await;
     let asked = stage.other.request("item/commandExecution/requestApproval", &turn_id).await;
     assert_eq!(stage.answer(&request, "decline").await.data(200)["request"]["resolvedBy"], "client");
     let is_resolved = |message: &Value| {
@@ -189,7 +184,7 @@ async fn request_that_ends_with_an_interrupt_was_answered_by_nobody() {
     for is_ours in [true, false] {
         let turn_id =
             stage.submit("mock:escalate=[true]", json!({})).await["turnId"].as_str().unwrap().to_owned();
-        let request = stage.pending_request().await;
+        let request = pending_request(&stage.daemon, stage.session_id()).await;
         if is_ours {
             let body = json!({ "sessionId": stage.session["sessionId"] });
             post(&stage.daemon, "/v1/codexd/turn/interrupt", &body).await.data(202);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::app_server::AppServer;
 use super::{create_session, record, submit};
 use crate::api::wait_for_event;
+use crate::duplex::pending_request;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{get, post};
@@ -154,21 +155,14 @@ async fn request_of_shared_server_keeps_its_id_across_daemons() {
     server_of(&first).await;
     let session = create_session(&first, &home, &json!({})).await;
     let turn_id = start_turn(&first, &session, "mock:escalate=[true]").await;
-    let pending = async |daemon: &Daemon| {
-        wait_until_async("a request", async || {
-            let requests = get(daemon, "/v1/codexd/requests").await;
-            let requests = requests.data(200)["requests"].as_array().unwrap().clone();
-            requests.into_iter().find(|request| request["status"] == "pending")
-        })
-        .await
-    };
-    let asked = pending(&first).await;
+    let session_id = session["sessionId"].as_str().unwrap();
+    let asked = pending_request(&first, session_id).await;
     first.kill().await;
     let second = shared(&home).state_from(&first).start().await;
     server_of(&second).await;
     let path = format!("/v1/codexd/requests/{}", asked["requestId"].as_str().unwrap());
     wait_until_async("an answer that is accepted", async || {
-        assert_eq!(pending(&second).await, asked);
+        assert_eq!(pending_request(&second, session_id).await, asked);
         let answer = post(&second, &path, &json!({ "decision": "accept" })).await;
         // Until the app-server has repeated the request, it cannot be answered.
         (answer.status != 503).then(|| assert_eq!(answer.status, 200, "{:#}", answer.json))

@@ -1,4 +1,4 @@
-//! The stock Codex in a terminal beside codexd: both use the shared app-server, whoever starts it, and see and answer each
+//! The stock Codex in a terminal beside codexd: both use the shared app-server, whichever starts it, and see and answer each
 //! other's turns.
 
 use std::fs;
@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{create_session, record, submit};
+use crate::duplex::pending_request;
 use crate::support::codex::{CodexHome, codex};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
@@ -121,15 +122,6 @@ impl Stage {
         get(&self.daemon, &path).await.data(200)["turn"].clone()
     }
 
-    async fn pending_request(&self) -> Value {
-        wait_until_async("a request", async || {
-            let requests = get(&self.daemon, "/v1/codexd/requests").await;
-            let requests = requests.data(200)["requests"].as_array().unwrap().clone();
-            requests.into_iter().find(|request| request["status"] == "pending")
-        })
-        .await
-    }
-
     /// Turns of both sides are seen on the other side.
     async fn exchange_turns(&mut self) {
         let theirs = self.submit_in_terminal("mock:deltas=5").await;
@@ -148,7 +140,7 @@ impl Stage {
     async fn exchange_answers(&mut self) {
         let theirs = self.submit_in_terminal("mock:escalate=[true]").await;
         self.screen.shows(APPROVAL).await;
-        let request = self.pending_request().await;
+        let request = pending_request(&self.daemon, self.session_id()).await;
         // The terminal decides about its own turn, as long as it likes.
         assert_eq!((&request["expiresAt"], &request["turnId"]), (&Value::Null, &json!(theirs)));
         let path = format!("/v1/codexd/requests/{}", request["requestId"].as_str().unwrap());
@@ -159,7 +151,7 @@ impl Stage {
 
         let ours = self.submit("mock:escalate=[false]").await;
         self.screen.shows(APPROVAL).await;
-        let request = self.pending_request().await;
+        let request = pending_request(&self.daemon, self.session_id()).await;
         self.screen.press("y");
         self.screen.shows("You approved codex to run false").await;
         assert_eq!(self.turn_when_over(&ours).await["status"], "completed");
