@@ -3,7 +3,7 @@
 //! ```text
 //! sessions ─► turns ─► queue ─► turn starter ─► threads ─► core
 //!                └───────┴─► Codex monitor ────────────────► ┤
-//! server requests, skipped items, turn watch (─► queue), reconnect (─► threads) ─► ┘
+//! server requests, skipped items, turn watch (─► queue), calls, reconnect (─► threads) ─► ┘
 //! ```
 //!
 //! Calls go along the arrows only. What a message of the app-server changes is in [`Receivers`], which the services share

@@ -128,13 +128,13 @@ impl Slots {
     /// Adds a slot at the end, which is moved beyond a page boundary that the slot would cross.
     fn append(&mut self, session: &Arc<Session>) -> io::Result<()> {
         let length = (record(session)?.len() + MIN_SPARE_BYTES).next_multiple_of(64);
-        let room = PAGE_BYTES - self.end % PAGE_BYTES;
-        if length > room
-            && room < PAGE_BYTES
+        let left_in_page = PAGE_BYTES - self.end % PAGE_BYTES;
+        if length > left_in_page
+            && left_in_page < PAGE_BYTES
             && let Some(before) = self.slots.last_mut()
         {
-            before.length += room;
-            self.end += room;
+            before.length += left_in_page;
+            self.end += left_in_page;
         }
         self.slots.push(Slot { session: Some(Arc::clone(session)), offset: self.end, length });
         self.end += length;
