@@ -65,6 +65,8 @@ pub enum Command {
     Revert(RevertArguments),
     /// Show, set or remove the goal of a session's thread
     Goal(GoalArguments),
+    /// Show who is logged in, the limits of the account and its usage
+    Account(ClientArguments),
     /// Log Codex in with a code that you enter on any device
     Login(ClientArguments),
     /// Log Codex out

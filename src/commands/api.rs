@@ -7,6 +7,9 @@ use crate::client::percent_encode;
 /// The path of all requests of Codex.
 pub(crate) const REQUESTS_PATH: &str = "/v1/codexd/requests";
 
+/// The path of the app-server.
+pub(crate) const APP_SERVER_PATH: &str = "/v1/codexd/app-server";
+
 /// The path that restarts the app-server.
 pub(crate) const APP_SERVER_RESTART_PATH: &str = "/v1/codexd/app-server/restart";
 

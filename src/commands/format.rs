@@ -47,6 +47,17 @@ pub(crate) fn each_change(changes: &Value) -> Vec<String> {
     changes.as_array().into_iter().flatten().map(change).collect()
 }
 
+/// Who is logged in, in one line.
+pub(crate) fn account_text(account: &Value) -> String {
+    let Some(kind) = account["type"].as_str() else {
+        return if account["requiresOpenaiAuth"] == false { "none, and none is needed" } else { "-" }
+            .to_owned();
+    };
+    let parts = [("email", ""), ("planType", "plan "), ("workspaceName", "workspace ")];
+    let named = parts.iter().filter_map(|(name, label)| Some(format!("{label}{}", account[*name].as_str()?)));
+    std::iter::once(kind.to_owned()).chain(named).collect::<Vec<_>>().join(", ")
+}
+
 /// Describes an event, without its time and type.
 pub(crate) fn event(event: &Value) -> String {
     let detail = &event["detail"];
@@ -280,5 +291,13 @@ mod tests {
         assert_eq!(item(&json!({"type": "reasoning"})), None);
         let amendment = json!({"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["ls"]}});
         assert_eq!(decision(&amendment), "acceptWithExecpolicyAmendment {\"execpolicy_amendment\":[\"ls\"]}");
+    }
+
+    #[test]
+    fn account_is_described_with_what_is_known() {
+        let account = json!({ "type": "chatgpt", "email": "me@example.org", "planType": "plus" });
+        assert_eq!(account_text(&account), "chatgpt, me@example.org, plan plus");
+        assert_eq!(account_text(&json!({ "requiresOpenaiAuth": false })), "none, and none is needed");
+        assert_eq!(account_text(&json!({ "type": null, "requiresOpenaiAuth": true })), "-");
     }
 }

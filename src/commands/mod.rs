@@ -4,6 +4,7 @@
 //! what any client knows. Invariant: text from Codex or the daemon passes `sanitize_for_terminal` before it reaches a
 //! terminal. `failure.rs` has the exit codes, `docs/operations.md` explains them.
 
+mod account;
 mod api;
 mod app_server;
 mod ask;
@@ -145,6 +146,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Goal(arguments) => {
             run_client_command(&arguments.client, async |context| call::goal(context, &arguments).await)
         }
+        Command::Account(client) => run_client_command(&client, async |context| account::run(context).await),
         Command::Login(client) => run_client_command(&client, async |context| login::run(context).await),
         Command::Logout(client) => run_client_command(&client, async |context| login::log_out(context).await),
         Command::Completions { shell } => {

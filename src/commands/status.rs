@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::api::APP_SERVER_PATH;
 use super::failure::{EXIT_NO_DAEMON, Failure};
+use super::format::account_text;
 use super::output;
 use super::runtime::runtime;
 use crate::client::{ClientError, DaemonClient};
@@ -14,13 +16,16 @@ use crate::storage;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
-    match runtime()?.block_on(DaemonClient::new(&config.service, output::print_warning).status()) {
+    let client = DaemonClient::new(&config.service, output::print_warning);
+    match runtime()?.block_on(client.status()) {
         Ok(mut status) => {
             if json {
                 status["running"] = true.into();
                 output::print_json(&status)?;
             } else {
-                output::print(&output::table(&running(&status)))?;
+                // A daemon that does not know its account still has a status.
+                let app_server = runtime()?.block_on(client.get(APP_SERVER_PATH)).unwrap_or_default();
+                output::print(&output::table(&running(&status, &app_server["appServer"]["account"])))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -98,7 +103,7 @@ fn snapshot(config: &Config) -> Value {
     })
 }
 
-fn running(status: &Value) -> Vec<(&'static str, String)> {
+fn running(status: &Value, account: &Value) -> Vec<(&'static str, String)> {
     let (service, snapshot) = (&status["service"], &status["snapshot"]);
     let daemon = &snapshot["daemon"];
     let paths = &snapshot["config"]["paths"];
@@ -119,6 +124,7 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
         ),
         ("app-server", child(&daemon["child"])),
         ("codex", codex_status_text(codex)),
+        ("account", account_text(account)),
         ("turns", turns),
         ("sessions", sessions(&snapshot["sessionRegistry"])),
         ("logs", text(&paths["logsDir"])),

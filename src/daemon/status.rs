@@ -1,5 +1,6 @@
 //! Readiness, the status snapshot and the view of one session.
 
+pub(in crate::daemon) mod account;
 pub(in crate::daemon) mod app_server;
 pub(in crate::daemon) mod view;
 

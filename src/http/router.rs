@@ -387,6 +387,19 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         errors: &[CALL_ERRORS],
+        remarks: "For a login with ChatGPT, the app-server asks its servers for the limits and the usage. What it does not \
+                  report is null, and `notes` says why.",
+        ..extension(
+            "GET",
+            "/v1/codexd/account",
+            "readAccount",
+            || get(app_server::account),
+            data::<app_server::OneAccount>,
+            "Read who is logged in, the limits with their resets, and the usage.",
+        )
+    },
+    Route {
+        errors: &[CALL_ERRORS],
         ..extension(
             "GET",
             "/v1/codexd/models",

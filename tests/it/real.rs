@@ -3,6 +3,7 @@
 //! [`Stage`] holds everything that a test needs. The tests run the newest tested version of Codex; with the long tests,
 //! those about differences between releases also run the previous one. Codex is installed with npm on first use.
 
+mod account;
 mod app_server;
 mod attachments;
 mod calls;

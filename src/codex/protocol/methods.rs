@@ -35,6 +35,10 @@ pub const TURN_INTERRUPT: &str = "turn/interrupt";
 pub const MODEL_LIST: &str = "model/list";
 /// Reads the account.
 pub const ACCOUNT_READ: &str = "account/read";
+/// Reads the limits of the account.
+pub const ACCOUNT_RATE_LIMITS_READ: &str = "account/rateLimits/read";
+/// Reads the usage of the account.
+pub const ACCOUNT_USAGE_READ: &str = "account/usage/read";
 /// Reads the configuration, layer by layer.
 pub const CONFIG_READ: &str = "config/read";
 
@@ -56,5 +60,7 @@ pub const ALL: &[&str] = &[
     TURN_INTERRUPT,
     MODEL_LIST,
     ACCOUNT_READ,
+    ACCOUNT_RATE_LIMITS_READ,
+    ACCOUNT_USAGE_READ,
     CONFIG_READ,
 ];

@@ -7,6 +7,7 @@
 //! Decoding is lenient: unknown fields are ignored, unknown methods and values pass through.
 //! Facts are measured on Codex 0.140.0 to 0.171.0 unless a comment names a version.
 
+pub mod account;
 pub mod calls;
 pub mod config;
 pub mod decisions;

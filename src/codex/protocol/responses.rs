@@ -259,12 +259,16 @@ impl Account {
 }
 
 /// The account, as `account/read` answers; it has no secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccountRead {
     /// Its kind, such as `chatgpt` or `apiKey`; `null` when there is none.
     pub r#type: Option<String>,
     /// Its plan.
     pub plan_type: Option<String>,
+    /// The address of its person.
+    pub email: Option<String>,
+    /// Its workspace (0.160.1 and newer).
+    pub workspace_name: Option<String>,
     /// Whether the model needs an account of OpenAI.
     pub requires_openai_auth: Option<bool>,
 }
@@ -278,6 +282,8 @@ impl AccountRead {
         let read = Self {
             r#type: text(&account["type"]),
             plan_type: text(&account["planType"]),
+            email: text(&account["email"]),
+            workspace_name: text(&account["workspaceName"]),
             requires_openai_auth,
         };
         (account.is_object() || requires_openai_auth.is_some()).then_some(read)

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::check::Check;
+use crate::codex::protocol::account::{self, RateLimitsRead};
 use crate::codex::protocol::environment::CONTROL_SOCKET;
 use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND};
 use crate::codex::protocol::{methods, notifications, responses};
 use crate::codex::{
-    AppServerEvent, Availability, Backlog, CallError, Client, Listener, StopPace, Supervisor,
+    AppServerEvent, Availability, Backlog, CallError, Client, Listener, StopPace, Supervisor, redact,
 };
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::{plan_for_inspection, refused_configuration};
@@ -28,6 +29,25 @@ struct Probe {
     threads: Result<(), CallError>,
     /// The response to `account/read`.
     account: Result<Value, CallError>,
+    /// The response to `account/rateLimits/read`.
+    limits: Result<Value, CallError>,
+}
+
+impl Probe {
+    /// Whether the account has limits.
+    fn has_limits(&self) -> bool {
+        self.account.as_ref().map_or(true, |account| account["account"]["type"] == account::CHATGPT)
+    }
+
+    /// Why the login is refused, if a call was refused for that reason.
+    fn refused_login(&self) -> Option<&str> {
+        [&self.account, &self.limits].into_iter().find_map(|call| match call {
+            Err(CallError::Refused { error, .. }) if account::is_login_refused(&error.message) => {
+                Some(account::without_body(&error.message))
+            }
+            _ => None,
+        })
+    }
 }
 
 pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
@@ -47,11 +67,14 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
         }
     }
     match probe(config).await {
-        Ok(probe) => checks.extend([
-            app_server(&probe),
-            version(&probe.report.info, server.strategy == ChildStrategy::Shared),
-            login(&probe),
-        ]),
+        Ok(probe) => {
+            checks.extend([
+                app_server(&probe),
+                version(&probe.report.info, server.strategy == ChildStrategy::Shared),
+                login(&probe),
+            ]);
+            checks.extend(limits(&probe));
+        }
         Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
     }
     checks
@@ -104,15 +127,22 @@ async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
     };
     pace.send_replace(StopPace::Stop);
     supervisor.ended().await;
-    let (threads, account) = probe?;
+    let probe = probe?;
     let report = report.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Probe { report, threads, account })
+    Ok(Probe { report, ..probe })
 }
 
-async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError>) {
+async fn ask(client: &Client) -> Probe {
     let threads = client.call(methods::THREAD_LOADED_LIST, &json!({}), CALL_TIMEOUT).await.map(drop);
-    let account = client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), CALL_TIMEOUT).await;
-    (threads, account.map(|answer| serde_json::from_str(answer.get()).unwrap_or_default()))
+    let read = async |method: &'static str, params: Value| {
+        let answer = client.call(method, &params, CALL_TIMEOUT).await;
+        answer.map(|answer| serde_json::from_str(answer.get()).unwrap_or_default())
+    };
+    let (account, limits) = tokio::join!(
+        read(methods::ACCOUNT_READ, json!({ "refreshToken": false })),
+        read(methods::ACCOUNT_RATE_LIMITS_READ, Value::Null),
+    );
+    Probe { report: ServerReport::default(), threads, account, limits }
 }
 
 fn advice(config: &Config) -> String {
@@ -169,6 +199,11 @@ fn login(probe: &Probe) -> Check {
         let detail = "The account is unknown because Codex rejects its configuration.";
         return Check::warn("login", detail, "Fix that file first.");
     }
+    if let Some(reason) = probe.refused_login() {
+        let reason = redact(reason.trim_end_matches('.'));
+        let detail = format!("The login of Codex is refused: {reason}.");
+        return Check::fail("login", detail, format!("Type: {LOGIN_COMMAND}"));
+    }
     let account = match &probe.account {
         Ok(account) => account,
         Err(error) => {
@@ -187,6 +222,31 @@ fn login(probe: &Probe) -> Check {
         (None, _) => {
             Check::fail("login", "Codex has no account, so turns fail.", format!("Type: {LOGIN_COMMAND}"))
         }
+    }
+}
+
+/// The limits of the account; `None` where it has none or Codex does not report them.
+fn limits(probe: &Probe) -> Option<Check> {
+    let answer = probe.limits.as_ref().ok().filter(|_| probe.has_limits())?;
+    let limits = serde_json::from_value::<RateLimitsRead>(answer.clone()).ok()?.limits();
+    let windows = limits.iter().flat_map(|limit| {
+        let name = limit.limit_id.as_deref().unwrap_or("unnamed");
+        [&limit.primary, &limit.secondary].into_iter().flatten().map(move |window| (name, window))
+    });
+    let all: Vec<_> =
+        windows.clone().map(|(name, window)| format!("{name} {} %", window.used_percent)).collect();
+    let used_up = windows.filter(|(_, window)| window.used_percent >= 100);
+    let used_up = used_up.map(|(name, window)| {
+        let reset = window.resets_at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        let until = reset.map(|at| format!(" until {at}")).unwrap_or_default();
+        format!("The limit {name} is used up{until}.")
+    });
+    match used_up.collect::<Vec<_>>() {
+        used_up if !used_up.is_empty() => {
+            Some(Check::warn("limits", used_up.join(" "), "Turns fail until then; queued turns wait."))
+        }
+        _ if all.is_empty() => None,
+        _ => Some(Check::ok("limits", format!("Used: {}.", all.join(", ")))),
     }
 }
 
@@ -248,7 +308,12 @@ mod tests {
 
     #[test]
     fn doctor_requires_account_if_model_needs_one() {
-        let probe = |account| Probe { report: ServerReport::default(), threads: Ok(()), account };
+        let probe = |account| Probe {
+            report: ServerReport::default(),
+            threads: Ok(()),
+            account,
+            limits: Ok(Value::Null),
+        };
         let judge = |account: Value| login(&probe(Ok(account)));
         let chatgpt =
             json!({ "account": { "type": "chatgpt", "email": "me@example.org", "planType": "plus" } });
@@ -263,5 +328,25 @@ mod tests {
         assert_eq!(judge(Value::Null).status, CheckStatus::Fail);
         let error = CallError::Closed { cause: "it ended".to_owned() };
         assert_eq!(login(&probe(Err(error))).status, CheckStatus::Warn);
+    }
+
+    #[test]
+    fn doctor_reports_used_up_limits() {
+        let judge = |percent: i64| {
+            let window = json!({ "usedPercent": percent, "resetsAt": 1_795_961_167 });
+            let probe = Probe {
+                report: ServerReport::default(),
+                threads: Ok(()),
+                account: Ok(json!({ "account": { "type": "chatgpt" } })),
+                limits: Ok(json!({ "rateLimits": { "limitId": "codex", "primary": window } })),
+            };
+            limits(&probe).unwrap()
+        };
+        assert_eq!(judge(42).detail, "Used: codex 42 %.");
+        let used_up = judge(100);
+        assert_eq!(
+            (used_up.status, used_up.detail.as_str()),
+            (CheckStatus::Warn, "The limit codex is used up until 2026-11-29T14:06:07Z.")
+        );
     }
 }

@@ -230,11 +230,13 @@ impl Codex {
             return health.of_demo();
         }
         let keeps_login = matches!(health.state, CodexState::NoAccount | CodexState::LoginRefused);
-        let message = match self.is_shared && keeps_login {
-            true => format!("{} {SHARED_LOGIN}", health.message),
-            false => health.message,
-        };
+        let message = if keeps_login { self.login_message(&health.message) } else { health.message };
         CodexHealth { message, notes: self.notes(now, &facts), ..health }
+    }
+
+    /// What is wrong with the login, and what a new one needs besides the command.
+    pub(super) fn login_message(&self, message: &str) -> String {
+        if self.is_shared { format!("{message} {SHARED_LOGIN}") } else { message.to_owned() }
     }
 
     /// The version of the installed Codex, as it was when the file was looked at last.

@@ -114,7 +114,7 @@ impl CodexMonitor {
     }
 
     /// What has changed of the files that the app-server read at its start.
-    async fn changes(&self) -> Changes {
+    pub(in crate::daemon) async fn changes(&self) -> Changes {
         if !self.core.codex.files.are_known() {
             return Changes::default();
         }
@@ -216,7 +216,7 @@ impl CodexMonitor {
         }
     }
 
-    pub(super) fn owns_app_server(&self) -> bool {
+    pub(in crate::daemon) fn owns_app_server(&self) -> bool {
         !self.core.config.server.strategy.has_other_clients()
     }
 }

@@ -62,7 +62,7 @@ pub struct AccountView {
 
 impl From<AccountRead> for AccountView {
     fn from(read: AccountRead) -> Self {
-        let AccountRead { r#type, plan_type, requires_openai_auth } = read;
+        let AccountRead { r#type, plan_type, requires_openai_auth, .. } = read;
         Self { r#type, plan_type, requires_openai_auth }
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/codexd/app-server`: the app-server, its version and the installed one; and its restart.
+//! `GET /v1/codexd/app-server`: the app-server, its version and the installed one; its restart; and the account.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::daemon::{AppServerView, RestartView};
+use crate::daemon::{AccountReport, AppServerView, RestartView};
 use crate::http::app_state::AppState;
 use crate::http::bodies::RestartAppServer;
 use crate::http::body::Fields;
@@ -26,6 +26,18 @@ pub(crate) struct OneAppServer {
 /// Reads the app-server.
 pub(crate) async fn read(State(state): State<AppState>) -> Response {
     response::data(StatusCode::OK, OneAppServer { app_server: state.daemon.app_server().await })
+}
+
+/// The account.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct OneAccount {
+    account: AccountReport,
+}
+
+/// Reads the account of Codex, its limits and its usage.
+pub(crate) async fn account(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let account = state.daemon.account().await?;
+    Ok(response::data(StatusCode::OK, OneAccount { account }))
 }
 
 /// What a restart waits for.

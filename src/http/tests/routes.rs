@@ -57,6 +57,7 @@ async fn describe_lists_eight_formal_routes_in_order() {
             "POST /v1/codexd/turn/interrupt",
             "GET /v1/codexd/app-server",
             "POST /v1/codexd/app-server/restart",
+            "GET /v1/codexd/account",
             "GET /v1/codexd/models",
             "GET /v1/codexd/threads",
             "POST /v1/codexd/app-server/call",

@@ -100,7 +100,38 @@ function drawChild() {
   if (child.nextStartAt) facts.push(["Next start", clock(child.nextStartAt)]);
   if (child.lastError) facts.push(["Last error", child.lastError]);
   if (child.stderrTail?.length) facts.push(["Last lines of stderr", child.stderrTail.join("\n")]);
-  const list = byId("child-facts");
+  drawFacts(byId("child-facts"), facts);
+}
+
+function windowText(limit) {
+  if (limit === null) return [];
+  const minutes = limit.windowMinutes;
+  const length = minutes === null ? "" : minutes % 1440 === 0 ? ` of ${minutes / 1440} d` : minutes % 60 === 0 ? ` of ${minutes / 60} h` : ` of ${minutes} min`;
+  return [`${limit.usedPercent} % used${length}${limit.resetsAt === null ? "" : `, until ${new Date(limit.resetsAt).toLocaleString()}`}`];
+}
+
+// The app-server asks its servers for the limits, so they are read when the user opens the panel.
+async function readAccount() {
+  let facts;
+  try {
+    const { account } = await callApi(`${API}/account`);
+    const who = [account.type, account.email, account.planType, account.workspaceName].filter((part) => part !== null);
+    const { login } = account;
+    const limits = account.rateLimits ?? [];
+    facts = [
+      ["Account", who.length === 0 ? "none" : who.join(", ")],
+      ["Login", login.command === null ? login.message : `${login.message} Run: ${login.command}`],
+      ...limits.map((limit) => [`Limit ${limit.limitName ?? limit.limitId ?? ""}`, [...windowText(limit.primary), ...windowText(limit.secondary)].join("; ") || "unknown"]),
+      ...(account.usage?.lifetimeTokens == null ? [] : [["Usage", `${account.usage.lifetimeTokens.toLocaleString()} tokens`]]),
+      ...account.notes.map((note) => ["Note", note]),
+    ];
+  } catch (error) {
+    facts = [["Account", messageOf(error)]];
+  }
+  drawFacts(byId("account-facts"), facts);
+}
+
+function drawFacts(list, facts) {
   list.replaceChildren(...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
 }
 
@@ -157,7 +188,9 @@ function toggleHealth() {
   const isShown = button.getAttribute("aria-expanded") !== "true";
   button.setAttribute("aria-expanded", String(isShown));
   show(byId("health"), isShown);
-  if (isShown) readRestarts();
+  if (!isShown) return;
+  readRestarts();
+  readAccount();
 }
 
 // Runs once a second; shows the rate of events over the last seconds.

@@ -19,6 +19,9 @@ pub(crate) const DEFAULT_VERSION: &str = "0.171.0";
 /// The previous release, whose protocol differs.
 const PREVIOUS_VERSION: &str = "0.169.0";
 
+/// A token of ChatGPT, without a signature: `me@example.org`, plan plus, account acc-1, valid until 2100.
+pub(crate) const CHATGPT_TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJlbWFpbCI6Im1lQGV4YW1wbGUub3JnIiwiZXhwIjo0MTAyNDQ0ODAwLCJodHRwczovL2FwaS5vcGVuYWkuY29tL2F1dGgiOnsiY2hhdGdwdF9wbGFuX3R5cGUiOiJwbHVzIiwiY2hhdGdwdF91c2VyX2lkIjoidXNlci0xIiwiY2hhdGdwdF9hY2NvdW50X2lkIjoiYWNjLTEifX0.c2ln";
+
 /// An installed Codex.
 pub(crate) struct Codex {
     /// The output of `codex --version` without the name.
@@ -115,6 +118,19 @@ impl CodexHome {
     pub(crate) fn log_in(&self, key: &str) {
         let login = serde_json::json!({ "auth_mode": "apikey", "OPENAI_API_KEY": key });
         fs::write(self.path().join("auth.json"), login.to_string()).unwrap();
+    }
+
+    /// Logs in with ChatGPT as `me@example.org`, plan plus; `model` plays its servers.
+    pub(crate) fn log_in_with_chatgpt(&self, model: &MockModel) {
+        let login = serde_json::json!({
+            "auth_mode": "chatgpt", "last_refresh": "2099-01-01T00:00:00Z",
+            "tokens": {
+                "id_token": CHATGPT_TOKEN, "access_token": CHATGPT_TOKEN, "refresh_token": "refresh-secret",
+                "account_id": "acc-1",
+            },
+        });
+        fs::write(self.path().join("auth.json"), login.to_string()).unwrap();
+        self.configure(|config| format!("chatgpt_base_url = \"{}\"\n{config}", model.chatgpt_base_url()));
     }
 
     /// Changes the configuration.

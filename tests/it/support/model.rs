@@ -20,6 +20,7 @@
 //! | `mock:mute` | never answers at all |
 //! | `mock:cut` | drops the connection in the middle of the text |
 
+pub(crate) mod account;
 mod connection;
 mod script;
 
@@ -86,6 +87,11 @@ impl MockModel {
     /// The base URL for a provider's `base_url`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+
+    /// The value for `chatgpt_base_url`.
+    pub(crate) fn chatgpt_base_url(&self) -> String {
+        format!("http://{}/backend-api/", self.address)
     }
 
     /// Rejects every request without this key with 401 from now on, as OpenAI does.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::script::{Ids, Prompt};
-use super::{Key, Requests};
+use super::{Key, Requests, account};
 
 /// Buffered text is sent when it exceeds this size.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -73,6 +73,13 @@ impl Connection {
                 let model = json!({ "id": "mock-model", "object": "model", "created": 1_700_000_000, "owned_by": "mock" });
                 self.plain(200, &json!({ "object": "list", "data": [model], "models": [] })).await?
             }
+            (_, path) if path.contains("/wham/") && is_refused => {
+                self.plain(401, &error_body("Incorrect API key provided.")).await?
+            }
+            ("GET", path) => match account::answer(path) {
+                Some(answer) => self.plain(200, &answer).await?,
+                None => self.plain(404, &error_body(&format!("no route GET {path}"))).await?,
+            },
             (method, path) => self.plain(404, &error_body(&format!("no route {method} {path}"))).await?,
         };
         let asked_to_close =
