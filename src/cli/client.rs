@@ -1,5 +1,7 @@
 //! The arguments of the commands that talk to a running daemon.
 
+use std::path::PathBuf;
+
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
@@ -26,6 +28,9 @@ pub struct AskArguments {
     /// Prompt; "-" is replaced by stdin, and without TEXT the prompt is read from stdin
     #[arg(value_name = "TEXT")]
     pub words: Vec<String>,
+    /// Send this image with the prompt (PNG, JPEG, GIF or WebP); may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
     /// Continue this session; "last" is the most recently used one in this directory
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
@@ -169,6 +174,9 @@ pub struct ThreadsArguments {
     /// List archived threads instead
     #[arg(long)]
     pub archived: bool,
+    /// Open this thread as a session, and print the session
+    #[arg(long, value_name = "THREAD", conflicts_with_all = ["search", "cwd", "archived", "limit"])]
+    pub open: Option<String>,
     /// Maximum number of threads
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u64>(1..=1_000))]
     pub limit: u64,

@@ -4,6 +4,11 @@
 //! exit code. [`TurnFollower`] handles everything in between.
 
 mod approvals;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
+mod images;
 mod network;
 mod printer;
 #[expect(
@@ -30,17 +35,18 @@ use super::sessions::{current_or_named_directory, find_session};
 use super::status::codex_status_text;
 use crate::cli::AskArguments;
 use crate::client::{ClientError, newest_cursor};
+use crate::codex::protocol::values::INPUT_TEXT;
 use crate::commands::context::CommandContext;
 use terminal_input::TerminalInput;
 use turn_follower::{TurnFollower, TurnOutcome, TurnState};
 
 pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Result<ExitCode, Failure> {
-    let text = text(&options.words)?;
+    let input = input(&options)?;
     let mut interrupts = interrupts()?;
     if options.session.is_none() {
         check_account(context).await?;
     }
-    let Some((session_id, input)) = session(context, &options, &mut interrupts).await? else {
+    let Some((session_id, terminal)) = session(context, &options, &mut interrupts).await? else {
         context.print_note("Interrupted; nothing was started.");
         return Ok(ExitCode::from(EXIT_SIGINT));
     };
@@ -49,14 +55,14 @@ pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Resu
     if *interrupts.borrow() {
         return Ok(cancel_before_turn(context, &options, &session_id).await);
     }
-    let turn = match submit_or_interrupt(context, &options, &session_id, &text, interrupts.clone()).await? {
+    let turn = match submit_or_interrupt(context, &options, &session_id, &input, interrupts.clone()).await? {
         Some(turn) => turn,
         None => return Ok(cancel_before_turn(context, &options, &session_id).await),
     };
     if !context.json {
         output::print_error(&context.stderr.line(&format!("session {session_id}")));
     }
-    let mut follower = TurnFollower::new(context, &session_id, turn, cursor, input);
+    let mut follower = TurnFollower::new(context, &session_id, turn, cursor, terminal);
     follower.set_network_timeout(options.network_timeout);
     follower.report_failed_mcp_servers().await?;
     if options.when_busy.as_deref() == Some("steer") {
@@ -113,6 +119,18 @@ async fn check_account(context: &CommandContext) -> Result<(), Failure> {
         tokio::time::sleep(ACCOUNT_POLL_INTERVAL).await;
     }
     Ok(())
+}
+
+/// The input of the turn: the prompt, after its images if there are any.
+fn input(options: &AskArguments) -> Result<Value, Failure> {
+    // The images first: the prompt may be read from a program that takes long.
+    let mut items = images::items(&options.image)?;
+    let text = text(&options.words)?;
+    if items.is_empty() {
+        return Ok(text.into());
+    }
+    items.push(json!({ "type": INPUT_TEXT, "text": text, "text_elements": [] }));
+    Ok(items.into())
 }
 
 /// The prompt. `-` is replaced by stdin; without arguments the prompt is read from stdin.
@@ -244,10 +262,10 @@ async fn submit_or_interrupt(
     context: &CommandContext,
     options: &AskArguments,
     session_id: &str,
-    text: &str,
+    input: &Value,
     mut interrupts: watch::Receiver<bool>,
 ) -> Result<Option<TurnState>, Failure> {
-    let submitted = submit(context, options, session_id, text);
+    let submitted = submit(context, options, session_id, input);
     tokio::pin!(submitted);
     tokio::select! {
         submitted = &mut submitted => return submitted,
@@ -263,7 +281,7 @@ async fn submit(
     context: &CommandContext,
     options: &AskArguments,
     session_id: &str,
-    text: &str,
+    input: &Value,
 ) -> Result<Option<TurnState>, Failure> {
     let mut body = Map::new();
     if options.session.is_some() {
@@ -280,7 +298,7 @@ async fn submit(
         }
     }
     body.insert("sessionId".to_owned(), session_id.into());
-    body.insert("input".to_owned(), text.into());
+    body.insert("input".to_owned(), input.clone());
     let submitted = context.client.post("/v1/codexd/turn", &body.into()).await;
     if submitted.as_ref().is_err_and(|error| error.code() == "turn_interrupted") {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! `codexd threads`: lists the threads of Codex.
+//! `codexd threads`: lists the threads of Codex, or opens one as a session.
 
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api::list;
 use super::failure::Failure;
@@ -23,6 +23,9 @@ const COLUMNS: [Column; 5] = [
 ];
 
 pub(crate) async fn run(context: &CommandContext, arguments: &ThreadsArguments) -> Result<ExitCode, Failure> {
+    if let Some(thread_id) = &arguments.open {
+        return open(context, thread_id).await;
+    }
     let mut path = format!("/v1/codexd/threads?limit={}&archived={}", arguments.limit, arguments.archived);
     if let Some(search) = &arguments.search {
         path.push_str(&format!("&search={}", percent_encode(search)));
@@ -37,6 +40,20 @@ pub(crate) async fn run(context: &CommandContext, arguments: &ThreadsArguments) 
     let text =
         if rows.is_empty() { "No threads.".to_owned() } else { table(&context.stdout, &COLUMNS, &rows) };
     context.print(&answer, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a thread as a session, unless an active session has it already.
+async fn open(context: &CommandContext, thread_id: &str) -> Result<ExitCode, Failure> {
+    let known = context.client.get("/v1/codexd/sessions?status=active&order=newest").await?;
+    let opened = match list(&known, "sessions").iter().find(|session| session["threadId"] == thread_id) {
+        Some(session) => json!({ "session": session }),
+        None => context.client.post("/v1/codexd/sessions", &json!({ "threadId": thread_id })).await?,
+    };
+    let session_id = opened["session"]["sessionId"].as_str().unwrap_or_default();
+    let ask = context.command_line(&format!("ask --session {session_id} …"));
+    let text = format!("Thread {thread_id} is session {session_id}. Continue it with: {ask}");
+    context.print(&opened, &context.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -74,7 +74,7 @@ pub(super) struct CreateSession {
     #[serde(skip_serializing)]
     pub(super) fork_from: Option<SessionId>,
     /// Does not persist the thread; ignored for a resumed thread.
-    pub(super) ephemeral: Option<bool>,
+    ephemeral: Option<bool>,
     /// Whether the app-server may use the .codex directory of a working directory whose trust is undecided: its MCP servers and hooks run outside of the sandbox. Default: false. "ask" uses the last decision about the directory, and fails with trust_undecided if a .codex directory exists and there was no decision.
     #[serde(skip_serializing)]
     pub(super) trust: Option<Trust>,
@@ -87,7 +87,7 @@ pub(super) struct CreateSession {
     /// In the format of the app-server.
     thread_source: Option<Value>,
     /// With forkFrom: the last turn of the copy.
-    pub(super) last_turn_id: Option<TurnId>,
+    last_turn_id: Option<TurnId>,
     /// The caller's own labels; keys and values are non-empty strings.
     #[serde(skip_serializing)]
     pub(super) metadata: Option<Labels>,

@@ -149,6 +149,18 @@ async fn page_shows_each_character_once_across_a_restart() {
 }
 
 #[tokio::test]
+async fn page_opens_threads_of_codex_and_shows_the_account() {
+    let Some(tools) = tools("threads on the page") else { return };
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let daemon = Daemon::builder().real(&home).start().await;
+    let workspace = home.workspace();
+    let variables = [("CODEXD_WORKSPACE", workspace.to_str().unwrap())];
+    let script = PageScript::start(&daemon, &tools, "threads.mjs", &variables);
+    script.run(daemon, |_| Daemon::builder()).await;
+}
+
+#[tokio::test]
 async fn page_trusts_a_directory_only_by_the_form() {
     let Some(tools) = tools("trust on the page") else { return };
     for version in versions() {

@@ -20,6 +20,7 @@ mod long_lines;
 mod other_client;
 #[cfg(target_os = "linux")]
 mod outlive;
+mod parameters;
 #[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]

@@ -16,6 +16,7 @@ pub mod errors;
 pub mod items;
 pub mod methods;
 pub mod notifications;
+pub mod parameters;
 pub mod responses;
 pub mod server_requests;
 pub mod usage_limits;

@@ -19,9 +19,11 @@ pub const REASONING_SUMMARIES: &[&str] = &["auto", "concise", "detailed", "none"
 
 /// The types of the items of a turn's input.
 pub const INPUT_TYPES: &[&str] =
-    &[INPUT_TEXT, "image", "localImage", "audio", "localAudio", "skill", "mention"];
+    &[INPUT_TEXT, INPUT_IMAGE, "localImage", "audio", "localAudio", "skill", "mention"];
 /// The type of an item of input that is a text.
 pub const INPUT_TEXT: &str = "text";
+/// The type of an item of input that is an image, as a URL.
+pub const INPUT_IMAGE: &str = "image";
 
 /// The `itemsView` of a list of turns that has the items whole.
 pub const ITEMS_FULL: &str = "full";

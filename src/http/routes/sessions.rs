@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::codex::protocol::parameters;
 use crate::daemon::{CreateSession, DaemonError};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
@@ -133,20 +134,25 @@ pub(crate) async fn close(
 
 /// Parses the requested session, and the names of the ignored fields.
 fn parse_session(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
-    let (mut body, mut ignored) = fields.parse::<bodies::CreateSession>()?;
+    let (body, mut ignored) = fields.parse::<bodies::CreateSession>()?;
     if body.thread_id.is_some() && body.fork_from.is_some() {
         return Err(ApiError::bad_request("Give either threadId or forkFrom, not both."));
     }
-    if body.thread_id.is_some() {
-        // `thread/resume` has no such parameter.
-        body.ephemeral = None;
-    }
-    if body.fork_from.is_none() && body.last_turn_id.take().is_some() {
-        // Only a fork can end before its source.
-        ignored.push("lastTurnId".to_owned());
-    }
+    let parameters = match (&body.thread_id, &body.fork_from) {
+        (Some(_), _) => &parameters::THREAD_RESUME,
+        (None, Some(_)) => &parameters::THREAD_FORK,
+        (None, None) => &parameters::THREAD_START,
+    };
+    let mut settings = bodies::forwarded(&body);
+    settings.retain(|name, _| {
+        let is_passed = parameters.passed.contains(&name.as_str());
+        if !is_passed {
+            ignored.push(name.clone());
+        }
+        is_passed
+    });
     let input = CreateSession {
-        settings: bodies::forwarded(&body),
+        settings,
         purpose: body.purpose.unwrap_or_default(),
         metadata: body.metadata.unwrap_or_default().0,
         thread_id: body.thread_id,

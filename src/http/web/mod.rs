@@ -27,6 +27,7 @@ const SCRIPT: &str = concat!(
     include_str!("api.js"),
     include_str!("stream.js"),
     include_str!("sessions.js"),
+    include_str!("threads.js"),
     include_str!("health.js"),
     include_str!("forms.js"),
     include_str!("requests.js"),

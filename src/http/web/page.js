@@ -207,6 +207,8 @@ on("more-sessions", "click", () => {
   sessions.shown += SESSIONS_AT_ONCE;
   drawSessions();
 });
+on("threads-pane", "toggle", () => byId("threads-pane").open && readThreads(true));
+on("more-threads", "click", () => readThreads(false));
 on("to-sessions", "click", () => openSession(""));
 // The URL contains the selected session, so the link must not change it.
 on("skip", "click", (event) => {

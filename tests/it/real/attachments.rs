@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Stage;
 use super::sessions::submit_with;
+use crate::cli::CliUser;
 use crate::support::http::post;
 use crate::support::wait::wait_until;
 
@@ -82,4 +83,29 @@ async fn model_gets_the_image_of_a_turn_and_of_a_queued_turn_after_a_restart() {
     assert!(log.contains("codexd-attachment:"));
     assert!(!log.contains(url.get(..100).unwrap()), "the log has the image");
     assert_eq!(fs::read_dir(stage.daemon.logs_dir().join("attachments")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn ask_sends_images() {
+    let stage = Stage::start().await;
+    let user = CliUser::of(&stage.daemon);
+    let url = image();
+    let png = BASE64.decode(url.rsplit(',').next().unwrap().as_bytes()).unwrap();
+    // The type is that of the content.
+    fs::write(user.directory().join("screen.jpg"), png).unwrap();
+    fs::write(user.directory().join("notes.png"), "a text").unwrap();
+    let answer =
+        user.run(&["ask", "--image", "screen.jpg", "--image", "screen.jpg", "mock:text=[I see.]"]).await;
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), "I see.\n"), "{answer:?}");
+    let request = stage.model.requests().last().unwrap().to_string();
+    assert_eq!(request.matches(&url).count(), 2);
+    let log = fs::read_to_string(stage.daemon.logs_dir().join("events.jsonl")).unwrap();
+    assert!(log.contains("codexd-attachment:") && !log.contains(url.get(..100).unwrap()));
+    for (file, reason) in
+        [("notes.png", "is not an image"), ("none.png", "Failed to read the image none.png")]
+    {
+        let refused = user.run(&["ask", "--image", file, "mock:text=[x]"]).await;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(reason), "{refused:?}");
+    }
 }

@@ -6,10 +6,12 @@ use std::process::Command;
 
 use codexd::codex::protocol::calls::GROUPS;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::Stage;
 use super::sessions::events_of;
 use crate::api::text;
+use crate::cli::CliUser;
 use crate::duplex::{delete, finished_turn};
 use crate::support::codex::{codex, codex_version};
 use crate::support::daemon::Daemon;
@@ -27,13 +29,19 @@ async fn call_for_session(daemon: &Daemon, session: &Value, method: &str, params
         .await
 }
 
-/// The client methods that this Codex has, experimental ones included.
-fn methods_of(codex: &Path) -> BTreeSet<String> {
+/// The schema of this Codex, as it writes it.
+pub(super) fn schema_of(codex: &Path, flags: &[&str]) -> TempDir {
     let directory = scratch::directory("schema");
     let mut command = Command::new(codex);
-    command.args(["app-server", "generate-json-schema", "--experimental", "--out"]).arg(directory.path());
+    command.args(["app-server", "generate-json-schema"]).args(flags).arg("--out").arg(directory.path());
     let status = command.env("HOME", directory.path()).status().unwrap();
     assert!(status.success(), "{status}");
+    directory
+}
+
+/// The client methods that this Codex has, experimental ones included.
+fn methods_of(codex: &Path) -> BTreeSet<String> {
+    let directory = schema_of(codex, &["--experimental"]);
     let schema = std::fs::read(directory.path().join("ClientRequest.json")).unwrap();
     let schema: Value = serde_json::from_slice(&schema).unwrap();
     let methods = schema["oneOf"].as_array().unwrap().iter();
@@ -180,6 +188,17 @@ async fn threads_of_codex_are_listed_with_their_sessions() {
     assert_eq!(found.data(200)["threads"].as_array().unwrap().len(), 1);
     let elsewhere = get(&stage.daemon, "/v1/codexd/threads?cwd=/nowhere").await;
     assert_eq!(elsewhere.data(200)["threads"], json!([]));
+    // A thread is opened as a session in one step, once.
+    let user = CliUser::of(&stage.daemon);
+    let thread_id = text(&sessions[1]["threadId"]);
+    let opened = user.run(&["threads", "--open", &thread_id, "--json"]).await;
+    let opened: Value = serde_json::from_str(&opened.stdout).unwrap();
+    assert_eq!(opened["session"]["threadId"], sessions[1]["threadId"]);
+    assert_ne!(opened["session"]["sessionId"], sessions[1]["sessionId"]);
+    let again = user.run(&["threads", "--open", &thread_id]).await;
+    assert!(again.stdout.contains(opened["session"]["sessionId"].as_str().unwrap()), "{again:?}");
+    let unknown = user.run(&["threads", "--open", "01a1f75b-eeb6-7381-8804-85c03f1acb17"]).await;
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
     call_for_session(&stage.daemon, &sessions[2], "thread/archive", json!({})).await.data(200);
     let archived = get(&stage.daemon, "/v1/codexd/threads?archived=true").await;
     assert_eq!(archived.data(200)["threads"][0]["threadId"], sessions[2]["threadId"]);

@@ -1,0 +1,49 @@
+// The threads that Codex has on this machine, those of the terminal included; each can be opened as a session.
+
+const THREADS_AT_ONCE = 20;
+
+let nextThreads = null;
+
+// Reads a page of the threads, the last used ones first; `isFirst` replaces the list.
+async function readThreads(isFirst) {
+  const query = new URLSearchParams({ limit: String(THREADS_AT_ONCE) });
+  if (!isFirst) query.set("after", nextThreads);
+  setText(byId("threads-note"), "");
+  try {
+    const { threads, next } = await callApi(`${API}/threads?${query}`);
+    nextThreads = next;
+    if (isFirst) byId("threads").replaceChildren();
+    byId("threads").append(...threads.map(threadRow));
+    if (isFirst && threads.length === 0) setText(byId("threads-note"), "No threads.");
+  } catch (error) {
+    nextThreads = null;
+    setText(byId("threads-note"), messageOf(error));
+  }
+  show(byId("more-threads"), nextThreads !== null);
+}
+
+function threadRow(thread) {
+  const title = thread.title ?? thread.threadId;
+  const name = make("span", { class: "name", text: title });
+  const about = make("span", { class: "faint directory", text: [thread.cwd, clock(thread.updatedAt)].filter(Boolean).join(" · ") });
+  const button = make("button", { type: "button", "aria-label": `Open ${title}`, text: "Open", onclick: () => openThread(thread, button) });
+  return make("li", {}, make("div", { class: "row" }, name, button), about);
+}
+
+// Opens the session that has the thread, or a new one.
+async function openThread(thread, button) {
+  button.disabled = true;
+  try {
+    thread.sessionId ??= (await callApi(`${API}/sessions`, { body: { threadId: thread.threadId } })).session.sessionId;
+    const sessionId = thread.sessionId;
+    // The event of the new session may come after the response.
+    if (sessions.get(sessionId) === null) {
+      const { session } = await callApi(`${API}/sessions/${encodeURIComponent(sessionId)}`);
+      sessions.records.set(sessionId, session);
+    }
+    openSession(sessionId);
+  } catch (error) {
+    setText(byId("threads-note"), messageOf(error));
+  }
+  button.disabled = false;
+}
