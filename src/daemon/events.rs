@@ -168,7 +168,7 @@ pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_re
 }
 
 pub(crate) fn session_opened(
-    session: Session,
+    session: &Session,
     resumed: bool,
     settings: Map<String, Value>,
     request_policy: RequestPolicy,
@@ -179,7 +179,7 @@ pub(crate) fn session_opened(
         purpose: session.purpose,
         session_id: session.session_id.clone(),
         thread_id: session.thread_id.clone(),
-        session,
+        session: session.into(),
         settings,
         request_policy,
         trust,

@@ -121,7 +121,7 @@ impl Sessions {
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<SessionId, DaemonError> {
         let (params, decision) =
             thread_params(&self.core, client, &input.settings, input.trust, ThreadLoad::New).await?;
-        let endpoint = self.core.config.server.endpoint.to_string();
+        let endpoint = self.core.config.server.endpoint.to_string().into();
         let opened = move |thread, state: &State| open(input, thread, endpoint, None, decision, state);
         let session_id = call_and_record(
             &self.core.recorder,
@@ -155,7 +155,7 @@ impl Sessions {
         let thread = self.threads.open(client, method, &params, thread_id, Wait::Unlimited).await?;
         self.threads.note_attached(client, &thread.thread.id);
         let (list, newest) = newest_turns(client, &thread.thread.id, 1);
-        let endpoint = self.core.config.server.endpoint.to_string();
+        let endpoint = self.core.config.server.endpoint.to_string().into();
         let opened = move |turns: TurnPage, state: &State| {
             open(input, thread, endpoint, turns.data.into_iter().next(), decision, state)
         };
@@ -194,7 +194,7 @@ async fn with_thread_lock<T>(
 fn open(
     input: CreateSession,
     thread: OpenedThread,
-    endpoint: String,
+    endpoint: Arc<str>,
     last_turn: Option<ListedTurn>,
     decision: TrustDecision,
     state: &State,
@@ -218,7 +218,7 @@ fn open(
         reasoning_effort: None,
         current_turn_id: running.map(|turn| turn.id.clone()),
         last_turn_id: last_turn.as_ref().map(|turn| turn.id.clone()),
-        last_turn_status: last_turn.map(|turn| turn.status),
+        last_turn_status: last_turn.map(|turn| turn.status.into()),
         metadata: input.metadata,
         held: None,
         closed_reason: None,
@@ -229,7 +229,7 @@ fn open(
     let resumed = input.thread_id.is_some();
     let trust = events::session_trust_if_notable(&session_id, session.thread_id.as_ref(), &decision);
     let opened =
-        events::session_opened(session, resumed, input.settings, input.requests, decision.answer, key);
+        events::session_opened(&session, resumed, input.settings, input.requests, decision.answer, key);
     (session_id, std::iter::once(opened).chain(trust).collect())
 }
 

@@ -20,7 +20,7 @@ use crate::daemon::status::view::DaemonView;
 use crate::ids::{SessionId, ThreadId};
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, Session};
+use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, SessionBody};
 use crate::timestamp::Timestamp;
 
 /// Whether turns can be taken now.
@@ -60,7 +60,7 @@ pub struct RegistryView {
     /// When one of them last changed.
     pub updated_at: Option<Timestamp>,
     /// Oldest first.
-    pub sessions: Vec<Arc<Session>>,
+    pub sessions: Vec<SessionBody>,
 }
 
 /// The events' part of the snapshot.
@@ -84,7 +84,7 @@ pub struct SessionView {
     #[schemars(with = "Vec<Event>")]
     pub recent_events: Vec<Value>,
     /// The session.
-    pub session: Arc<Session>,
+    pub session: SessionBody,
     /// The turns that wait, the next one first.
     pub queued_turns: Vec<QueuedTurn>,
     /// The requests that wait for an answer, oldest first.
@@ -150,7 +150,10 @@ impl Daemon {
             },
             account: daemon.account.clone(),
             daemon: DaemonView::of(&self.core.config, daemon, self.core.codex.installed_version()),
-            session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
+            session_registry: RegistryView {
+                updated_at: sessions_updated_at,
+                sessions: sessions.iter().map(|session| SessionBody::from(&**session)).collect(),
+            },
             through,
         }
     }
@@ -178,6 +181,7 @@ impl Daemon {
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
         let mcp_servers = self.core.codex.mcp_servers.of(session.thread_id.as_ref());
+        let session = SessionBody::from(&*session);
         Ok(SessionView { recent_events, session, queued_turns, requests, mcp_servers })
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn new_session(name: &str) -> Session {
         purpose: Purpose::Duplex,
         thread_id: Some(ThreadId::new(format!("thread-{name}"))),
         status: SessionStatus::Active,
-        endpoint: "stdio".to_owned(),
+        endpoint: "stdio".into(),
         child_pid: None,
         created_at: "2026-01-02T03:04:05.678Z".into(),
         updated_at: "2026-01-02T03:04:05.678Z".into(),
@@ -75,7 +75,14 @@ impl TestRecorder {
         let session = new_session(name);
         self.recorder
             .record_durably(move |_| {
-                vec![events::session_opened(session, false, Map::new(), RequestPolicy::default(), None, None)]
+                vec![events::session_opened(
+                    &session,
+                    false,
+                    Map::new(),
+                    RequestPolicy::default(),
+                    None,
+                    None,
+                )]
             })
             .await
             .unwrap();

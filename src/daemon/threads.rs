@@ -269,7 +269,7 @@ impl Threads {
                         session_id: session.session_id.clone(),
                         thread_id: session.thread_id.clone(),
                         previous_thread_id,
-                        session: Box::new(session),
+                        session: Box::new((&session).into()),
                     };
                     (thread_id, std::iter::once(recreated.into()).chain(trust).collect())
                 };
@@ -289,11 +289,11 @@ pub(in crate::daemon) fn on_thread(thread: OpenedThread, session: Session, trust
         trust,
         thread_id: Some(thread.thread.id),
         updated_at: rfc3339_now(),
-        cwd: thread.cwd,
-        model: thread.model,
-        model_provider: thread.model_provider,
-        service_tier: thread.service_tier,
-        reasoning_effort: thread.reasoning_effort,
+        cwd: thread.cwd.map(Into::into),
+        model: thread.model.map(Into::into),
+        model_provider: thread.model_provider.map(Into::into),
+        service_tier: thread.service_tier.map(Into::into),
+        reasoning_effort: thread.reasoning_effort.map(Into::into),
         ..session
     }
 }

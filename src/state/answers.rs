@@ -1,5 +1,6 @@
 //! The responses to requests with an idempotency key, each kept as the text of its row in `records.json`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ pub struct SessionMoment {
     pub(super) updated_at: Timestamp,
     pub(super) current_turn_id: Option<TurnId>,
     pub(super) last_turn_id: Option<TurnId>,
-    pub(super) last_turn_status: Option<String>,
+    pub(super) last_turn_status: Option<Cow<'static, str>>,
     pub(super) status: SessionStatus,
     pub(super) held: Option<Box<Held>>,
     pub(super) closed_reason: Option<String>,
@@ -76,7 +77,7 @@ impl SessionMoment {
             last_turn_id: session.last_turn_id.clone(),
             last_turn_status: session.last_turn_status.clone(),
             status: session.status,
-            held: session.held.clone().map(Box::new),
+            held: session.held.clone(),
             closed_reason: session.closed_reason.clone(),
             former: None,
         }
@@ -90,7 +91,7 @@ impl SessionMoment {
             last_turn_id: self.last_turn_id.clone(),
             last_turn_status: self.last_turn_status.clone(),
             status: self.status,
-            held: self.held.as_deref().cloned(),
+            held: self.held.clone(),
             closed_reason: self.closed_reason.clone(),
             ..session.clone()
         }
@@ -222,11 +223,11 @@ impl Extra {
 }
 
 /// The current turn of a session, its last one and the status of that.
-type TurnFields = (Option<TurnId>, Option<TurnId>, Option<String>);
+type TurnFields = (Option<TurnId>, Option<TurnId>, Option<Cow<'static, str>>);
 
 /// The turn fields of a session in which this turn has just begun.
 fn just_begun(turn_id: Option<&TurnId>) -> TurnFields {
-    (turn_id.cloned(), turn_id.cloned(), Some(TURN_IN_PROGRESS.to_owned()))
+    (turn_id.cloned(), turn_id.cloned(), Some(Cow::Borrowed(TURN_IN_PROGRESS)))
 }
 
 impl Row {

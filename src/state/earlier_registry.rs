@@ -8,6 +8,7 @@ use super::compact::status;
 use super::private::add_former;
 use super::records::State;
 use super::session::Session;
+use super::session_forms::SessionRow;
 use super::turn::{KeptContents, Phase, Turn};
 use crate::codex::protocol::values;
 use crate::ids::{SessionId, ThreadId, TurnId};
@@ -68,7 +69,7 @@ impl EarlierTurn {
 pub(super) struct EarlierAnswer {
     digest: String,
     expires_at: Timestamp,
-    session: Option<Session>,
+    session: Option<SessionRow>,
     turn_id: Option<TurnId>,
     queue_id: Option<String>,
     client_message_id: Option<String>,
@@ -79,7 +80,8 @@ pub(super) struct EarlierAnswer {
 impl EarlierAnswer {
     /// Adds the answer to the records, which have the sessions.
     pub(super) fn add_to(self, key: &str, state: &mut State) {
-        let session_id = self.session.as_ref().map(|session| session.session_id.clone()).unwrap_or_default();
+        let session = self.session.map(Session::from);
+        let session_id = session.as_ref().map(|session| session.session_id.clone()).unwrap_or_default();
         let idempotency =
             IdempotencyKey { key: key.to_owned(), digest: self.digest, expires_at: self.expires_at };
         let mut answer = StoredResponse::new(&idempotency, &session_id);
@@ -87,7 +89,7 @@ impl EarlierAnswer {
         answer.queue_id = self.queue_id;
         answer.client_message_id = self.client_message_id;
         answer.steered = self.steered;
-        if let Some(session) = self.session {
+        if let Some(session) = session {
             let mut moment = SessionMoment::of(&session);
             let record = state.sessions.get(&session.session_id);
             if record.is_none_or(|record| moment.in_record(record) != session) {

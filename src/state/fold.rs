@@ -222,7 +222,7 @@ impl State {
         match event {
             SessionEvent::Created(opened) | SessionEvent::Resumed(opened) => {
                 let session = &opened.session;
-                sessions.insert(session.clone());
+                sessions.insert(session.clone().into());
                 if !opened.settings.is_empty() {
                     self.private.of(&session.session_id).settings = opened.settings.clone();
                 }
@@ -243,7 +243,7 @@ impl State {
                 if let Some(before) = sessions.get(&session.session_id) {
                     self.private.keep_former(before);
                 }
-                sessions.insert((**session).clone());
+                sessions.insert((**session).clone().into());
                 self.show_thread_in_session(at, &session.session_id);
                 true
             }
@@ -269,7 +269,7 @@ impl State {
                     }
                 }
                 sessions.update(session_id, |session| {
-                    session.held = Some((**held).clone());
+                    session.held = Some(held.clone());
                     session.updated_at = at.clone();
                 })
             }

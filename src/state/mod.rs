@@ -22,6 +22,8 @@ mod records_file;
 mod registry_file;
 pub mod server_requests;
 mod session;
+mod session_forms;
+mod sessions;
 #[expect(
     clippy::disallowed_methods,
     reason = "snapshots are read before anything is served, and written by a separate thread"
@@ -51,6 +53,8 @@ pub use records::State;
 pub use server_requests::{
     RequestPolicy, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, ServerRequests,
 };
-pub use session::{Purpose, Session, SessionStatus, Sessions, Trust};
+pub use session::{Purpose, Session, SessionStatus, Trust};
+pub use session_forms::SessionBody;
+pub use sessions::Sessions;
 pub use turn::{Contents, Phase, Turn, Turns};
 pub use turn_end::TurnEnd;

@@ -5,7 +5,8 @@ use super::daemon::DaemonState;
 use super::descendants::Descendants;
 use super::private::PrivateState;
 use super::server_requests::ServerRequests;
-use super::session::{Session, Sessions};
+use super::session::Session;
+use super::sessions::Sessions;
 use super::turn::Turns;
 use crate::timestamp::Timestamp;
 

@@ -19,6 +19,7 @@ use super::private::{PrivateSession, PrivateState};
 use super::records::State;
 use super::server_requests::ServerRequest;
 use super::session::Session;
+use super::session_forms::{read_numbered_rows, read_rows, write_numbered_rows, write_rows};
 use super::turn::{KeptContents, Phase, Threads, Turn};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::timestamp::Timestamp;
@@ -40,6 +41,7 @@ pub struct RecordsFile {
     /// When a session last changed.
     pub updated_at: Option<Timestamp>,
     /// All sessions, oldest first.
+    #[serde(serialize_with = "write_rows", deserialize_with = "read_rows")]
     pub sessions: Vec<Arc<Session>>,
     /// The newest turns of each thread.
     #[serde(default, serialize_with = "write_threads", deserialize_with = "read_threads")]
@@ -48,7 +50,12 @@ pub struct RecordsFile {
     #[serde(default)]
     pub(super) answers: Answers,
     /// Records that answers name by their numbers.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "write_numbered_rows",
+        deserialize_with = "read_numbered_rows"
+    )]
     pub(super) former_sessions: BTreeMap<u64, Arc<Session>>,
     /// The threads of sub-agents, by their ids.
     #[serde(default)]

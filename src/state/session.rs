@@ -1,6 +1,16 @@
-//! The session record and the collection of all sessions.
+//! [`Session`]: the record of a session in memory.
+//!
+//! It is no JSON; [`super::session_forms`] has its two forms that are: [`SessionBody`](super::SessionBody), in responses and
+//! events, and [`SessionRow`](super::session_forms::SessionRow), in files.
+//!
+//! A new field is declared in all three (in the forms with `#[serde(default)]`, because logs and files of earlier versions
+//! do not have it) and named once in the conversions of `session_forms`. If turns or queues change it, it is also one of
+//! [`SessionMoment`](super::answers::SessionMoment). The compiler reports each place that is missing. The rest is the event
+//! that sets it (`events/session.rs`, `fold.rs`), where a session is opened (`daemon/sessions.rs`), and the test of
+//! `session_forms`, which has the keys in their order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -64,9 +74,10 @@ pub enum Trust {
     Trusted,
 }
 
-/// One conversation with the app-server, as clients see it; absent values are written out as `null`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// One conversation with the app-server.
+///
+/// What many sessions have in common is in memory once.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     /// Its id, which is never used again.
     pub session_id: SessionId,
@@ -77,187 +88,55 @@ pub struct Session {
     /// Whether it takes turns.
     pub status: SessionStatus,
     /// The endpoint of its app-server, as configured.
-    pub endpoint: String,
-    /// The process id of that app-server when the session was opened; `null` for an external one.
+    pub endpoint: Arc<str>,
+    /// The process id of that app-server when the session was opened; `None` for an external one.
     pub child_pid: Option<u32>,
-    /// RFC 3339, UTC, milliseconds.
+    /// When it was opened.
     pub created_at: Timestamp,
-    /// RFC 3339, UTC, milliseconds.
+    /// When it last changed.
     pub updated_at: Timestamp,
     /// The working directory the app-server reported.
-    pub cwd: Option<String>,
+    pub cwd: Option<Arc<str>>,
     /// The model the app-server reported.
-    pub model: Option<String>,
+    pub model: Option<Arc<str>>,
     /// The provider the app-server reported.
-    pub model_provider: Option<String>,
+    pub model_provider: Option<Arc<str>>,
     /// The service tier the app-server reported.
-    pub service_tier: Option<String>,
+    pub service_tier: Option<Arc<str>>,
     /// The reasoning effort the app-server reported.
-    pub reasoning_effort: Option<String>,
+    pub reasoning_effort: Option<Arc<str>>,
     /// The turn that runs now.
     pub current_turn_id: Option<TurnId>,
     /// The newest turn.
     pub last_turn_id: Option<TurnId>,
     /// The newest turn's status, as the app-server reports it.
-    pub last_turn_status: Option<String>,
+    pub last_turn_status: Option<Cow<'static, str>>,
     /// The caller's own labels.
     pub metadata: BTreeMap<String, String>,
-    /// Why the turns that wait in it do not begin; `null` when they do, or when none waits.
-    #[serde(default)]
-    pub held: Option<Held>,
-    /// Why it was closed, as a sentence; `null` while it is active.
-    #[serde(default)]
+    /// Why the turns that wait in it do not begin; `None` when they do, or when none waits.
+    pub held: Option<Box<Held>>,
+    /// Why it was closed, as a sentence; `None` while it is active.
     pub closed_reason: Option<String>,
     /// Whether the app-server may use the `.codex` in its directory.
-    #[serde(default)]
     pub trust: Trust,
 }
 
-/// All sessions in the order of their creation, with the indexes that the fold needs.
-///
-/// A record is shared, so that a reader's copy of the whole list costs one pointer a session.
-#[derive(Debug, Clone, Default)]
-pub struct Sessions {
-    records: BTreeMap<u64, Arc<Session>>,
-    by_id: HashMap<SessionId, u64>,
-    by_thread: HashMap<ThreadId, Vec<u64>>,
-    /// By the time of their end, oldest first.
-    closed: BTreeSet<(Timestamp, u64)>,
-    next: u64,
-}
-
-impl Sessions {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    /// One session by its id.
-    pub fn get(&self, session_id: &SessionId) -> Option<&Arc<Session>> {
-        self.records.get(self.by_id.get(session_id)?)
-    }
-
-    /// The sessions of a thread, oldest first.
-    pub fn in_thread(&self, thread_id: &ThreadId) -> impl Iterator<Item = &Arc<Session>> {
-        let ordinals = self.by_thread.get(thread_id).into_iter().flatten();
-        ordinals.filter_map(|ordinal| self.records.get(ordinal))
-    }
-
-    /// The newest session of a thread, an active one before a closed one.
-    pub fn of_thread(&self, thread_id: &ThreadId) -> Option<&Arc<Session>> {
-        self.in_thread(thread_id).max_by_key(|session| session.status == SessionStatus::Active)
-    }
-
-    /// All sessions, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.records.values()
-    }
-
-    /// The active sessions of a thread, oldest first.
-    pub fn active_in_thread(&self, thread_id: &ThreadId) -> impl Iterator<Item = &Arc<Session>> {
-        self.in_thread(thread_id).filter(|session| session.status == SessionStatus::Active)
-    }
-
-    /// How many are closed.
-    pub fn closed_count(&self) -> usize {
-        self.closed.len()
-    }
-
-    /// The closed ones, the one that ended first at the beginning.
-    pub fn closed(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.closed.iter().filter_map(|(_, ordinal)| self.records.get(ordinal))
-    }
-
-    /// Removes a session; `false` when there is none with that id.
-    pub fn remove(&mut self, session_id: &SessionId) -> bool {
-        let Some(ordinal) = self.by_id.remove(session_id) else { return false };
-        self.unindex(ordinal);
-        self.records.remove(&ordinal).is_some()
-    }
-
-    /// Adds a session, or replaces the one with the same id at its position.
-    pub fn insert(&mut self, session: Session) {
-        if let Some(&ordinal) = self.by_id.get(&session.session_id) {
-            self.unindex(ordinal);
-            self.put(ordinal, Arc::new(session));
-            return;
+impl Session {
+    /// Takes over the texts of another record where they are the same.
+    pub(super) fn share_texts(&mut self, other: &Self) {
+        if self.endpoint == other.endpoint {
+            self.endpoint = Arc::clone(&other.endpoint);
         }
-        let ordinal = self.next;
-        self.next += 1;
-        self.by_id.insert(session.session_id.clone(), ordinal);
-        self.put(ordinal, Arc::new(session));
-    }
-
-    /// Changes one session; `false` when there is none with that id.
-    pub fn update(&mut self, session_id: &SessionId, change: impl FnOnce(&mut Session)) -> bool {
-        let Some(&ordinal) = self.by_id.get(session_id) else { return false };
-        self.update_at(ordinal, change);
-        true
-    }
-
-    /// Changes every active session of a thread; `false` when there is none.
-    pub fn update_active(&mut self, thread_id: &ThreadId, change: impl Fn(&mut Session)) -> bool {
-        let active: Vec<_> =
-            self.active_in_thread(thread_id).map(|session| session.session_id.clone()).collect();
-        for session_id in &active {
-            self.update(session_id, &change);
-        }
-        !active.is_empty()
-    }
-
-    /// Changes every session of a thread; `false` when there is none.
-    pub fn update_thread(&mut self, thread_id: &ThreadId, change: impl Fn(&mut Session)) -> bool {
-        let Some(ordinals) = self.by_thread.get(thread_id).cloned() else { return false };
-        for &ordinal in &ordinals {
-            self.update_at(ordinal, &change);
-        }
-        !ordinals.is_empty()
-    }
-
-    fn update_at(&mut self, ordinal: u64, change: impl FnOnce(&mut Session)) {
-        let Some(mut session) = self.records.get(&ordinal).cloned() else { return };
-        self.unindex(ordinal);
-        // Without the entry of the table the record is not shared, unless a reader holds it.
-        self.records.remove(&ordinal);
-        change(Arc::make_mut(&mut session));
-        self.put(ordinal, session);
-    }
-
-    /// Inserts a record, and adds it to the indexes.
-    fn put(&mut self, ordinal: u64, session: Arc<Session>) {
-        if let Some(thread_id) = &session.thread_id {
-            let ordinals = self.by_thread.entry(thread_id.clone()).or_default();
-            let at = ordinals.partition_point(|&other| other < ordinal);
-            ordinals.insert(at, ordinal);
-        }
-        if session.status == SessionStatus::Closed {
-            self.closed.insert((session.updated_at.clone(), ordinal));
-        }
-        self.records.insert(ordinal, session);
-    }
-
-    /// Removes a record from the indexes only.
-    fn unindex(&mut self, ordinal: u64) {
-        let Some(session) = self.records.get(&ordinal) else { return };
-        if let Some(thread_id) = &session.thread_id
-            && let Some(ordinals) = self.by_thread.get_mut(thread_id)
-        {
-            ordinals.retain(|&other| other != ordinal);
-            if ordinals.is_empty() {
-                self.by_thread.remove(thread_id);
+        for (own, other) in [
+            (&mut self.cwd, &other.cwd),
+            (&mut self.model, &other.model),
+            (&mut self.model_provider, &other.model_provider),
+            (&mut self.service_tier, &other.service_tier),
+            (&mut self.reasoning_effort, &other.reasoning_effort),
+        ] {
+            if own == other {
+                own.clone_from(other);
             }
         }
-        self.closed.remove(&(session.updated_at.clone(), ordinal));
-    }
-}
-
-impl PartialEq for Sessions {
-    fn eq(&self, other: &Self) -> bool {
-        self.records.values().eq(other.records.values())
     }
 }

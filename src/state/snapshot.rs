@@ -11,6 +11,8 @@ use super::daemon::DaemonState;
 use super::records::State;
 pub use super::records_file::RecordsFile;
 pub use super::registry_file::{FoundRegistry, RegistryFile, RegistryHead};
+use super::session::Session;
+use super::session_forms::SessionRow;
 use crate::storage::Disk;
 use crate::timestamp::Timestamp;
 
@@ -226,6 +228,11 @@ pub fn load<T: DeserializeOwned + Layout>(disk: &Disk, path: &Path) -> io::Resul
 /// Replaces a snapshot; when this returns it is on disk.
 pub fn save(disk: &Disk, path: &Path, value: &impl Serialize) -> io::Result<()> {
     disk.replace(path, &text(value)?)
+}
+
+/// The text of one session in a snapshot, not indented.
+pub fn session_text(session: &Session) -> io::Result<Vec<u8>> {
+    text(&SessionRow::from(session))
 }
 
 /// The text of a snapshot.

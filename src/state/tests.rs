@@ -251,7 +251,8 @@ fn repeated_answer_has_the_session_as_it_was_also_after_its_record_changed() {
     let forgotten = ("session.forgotten", json!({"sessionId": "s"}));
     let trusted = ("session.trust", json!({"sessionId": "s", "threadId": "t2", "trust": "trusted"}));
     let events = [(name, created), trusted, recreated, closed, forgotten];
-    let first: Session = serde_json::from_value(session("s", "t")).unwrap();
+    let first: SessionBody = serde_json::from_value(session("s", "t")).unwrap();
+    let first = Session::from(first);
     for count in 1..=events.len() {
         let state = folded(events[..count].to_vec());
         let registry = serde_json::to_value(snapshot::RecordsFile::of(&state)).unwrap();

@@ -28,6 +28,7 @@
 //! - One turn runs at a time: of several that are not over the newest counts as the running one, and a turn that
 //!   was reported to run is newer than one of which only the acceptance is known.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
@@ -271,8 +272,10 @@ impl State {
     /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
     /// unless the event `is_change` to them.
     fn update_sessions(&mut self, at: &Timestamp, thread_id: &ThreadId, is_change: bool) {
-        let shown =
-            |turn: &Turn| if turn.phase == Phase::Failing { TURN_FAILED } else { &*turn.status }.to_owned();
+        let shown = |turn: &Turn| match turn.phase {
+            Phase::Failing => Cow::Borrowed(TURN_FAILED),
+            _ => turn.status.clone(),
+        };
         let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
         let current = self.turns.running(thread_id).filter(|turn| turn.phase != Phase::Failing);
         let current = current.map(|turn| turn.turn_id.clone());
@@ -282,7 +285,7 @@ impl State {
             if session.status == SessionStatus::Closed {
                 let own = session.last_turn_id.as_ref().and_then(|turn_id| turns.get(thread_id, turn_id));
                 if let Some(turn) = own.filter(|turn| turn.is_over()) {
-                    session.last_turn_status = Some(turn.status.to_string());
+                    session.last_turn_status = Some(turn.status.clone());
                 }
                 return;
             }

@@ -117,7 +117,7 @@ impl Retries {
 
 /// The hold of a thread's queue, if it is held.
 fn held_in<'a>(state: &'a State, thread_id: &ThreadId) -> Option<&'a Held> {
-    state.sessions.active_in_thread(thread_id).find_map(|session| session.held.as_ref())
+    state.sessions.active_in_thread(thread_id).find_map(|session| session.held.as_deref())
 }
 
 /// Whether a later turn of the thread completed, so that the cause of the failure is gone.

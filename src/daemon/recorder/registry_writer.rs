@@ -237,7 +237,7 @@ fn head(registry: &RegistryFile) -> io::Result<Vec<u8>> {
 
 /// A record, indented like [`snapshot::text`].
 fn record(session: &Session) -> io::Result<Vec<u8>> {
-    let text = snapshot::text(session)?;
+    let text = snapshot::session_text(session)?;
     let mut indented = Vec::with_capacity(text.len() + text.len() / 4);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         indented.extend_from_slice(b"    ");

@@ -57,7 +57,7 @@ async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<S
     for number in 0..count {
         let session_id = format!("{name}-{number}");
         let opened = events::session_opened(
-            session(&session_id),
+            &session(&session_id),
             false,
             Map::new(),
             RequestPolicy::default(),

@@ -21,18 +21,18 @@ use crate::http::error::ApiError;
 use crate::http::queries::{CloseQuery, Order, SessionQuery};
 use crate::http::{parse, response};
 use crate::ids::SessionId;
-use crate::state::{RequestPolicy, Session};
+use crate::state::{RequestPolicy, Session, SessionBody};
 
 /// Sessions, in the requested order.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct SessionList {
-    sessions: Vec<Arc<Session>>,
+    sessions: Vec<SessionBody>,
 }
 
 /// One session.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct OneSession {
-    session: Arc<Session>,
+    session: SessionBody,
     /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
@@ -41,7 +41,7 @@ pub(crate) struct OneSession {
 /// A session that was closed.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ClosedSession {
-    session: Arc<Session>,
+    session: SessionBody,
     /// Whether its turn is still running and is interrupted as soon as possible.
     pending: bool,
 }
@@ -55,7 +55,9 @@ pub(crate) struct Models {
 /// Lists all sessions, oldest first, or those that the query selects.
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let query: SessionQuery = parse::query_of(&uri)?;
-    Ok(response::data(StatusCode::OK, SessionList { sessions: query.select(state.daemon.sessions.list())? }))
+    let sessions = query.select(state.daemon.sessions.list())?;
+    let sessions = sessions.iter().map(|session| SessionBody::from(&**session)).collect();
+    Ok(response::data(StatusCode::OK, SessionList { sessions }))
 }
 
 impl SessionQuery {
@@ -110,7 +112,7 @@ pub(crate) async fn create(
     state.check_cwd(&input.settings).await?;
     let session = state.daemon.sessions.create(input).await?;
     let subject = Subject::new(&session.session_id, None);
-    let created = OneSession { session, ignored: response::non_empty(ignored.clone()) };
+    let created = OneSession { session: (&*session).into(), ignored: response::non_empty(ignored.clone()) };
     Ok(response::with_ignored_header(
         subject.attach_to(response::data(StatusCode::CREATED, created)),
         &ignored,
@@ -128,8 +130,8 @@ pub(crate) async fn close(
     let query: CloseQuery = parse::query_of(&uri)?;
     let interrupt = query.interrupt.unwrap_or_default();
     let (session, pending) = state.daemon.sessions.close(&session_id, interrupt).await?;
-    let subject = Subject::new(&session_id, None);
-    Ok(subject.attach_to(response::data(StatusCode::OK, ClosedSession { session, pending })))
+    let closed = ClosedSession { session: (&*session).into(), pending };
+    Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, closed)))
 }
 
 /// Parses the requested session, and the names of the ignored fields.

@@ -1,6 +1,5 @@
 //! The handlers of turns: submit, read, interrupt; and of the queue: withdraw, resume. Stateless.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,7 +22,7 @@ use crate::http::queries::WaitQuery;
 use crate::http::values::Input;
 use crate::http::{parse, response};
 use crate::ids::{SessionId, ThreadId, TurnId};
-use crate::state::{JsonText, Session};
+use crate::state::{JsonText, SessionBody};
 use crate::timestamp::Timestamp;
 
 /// A turn of the thread of a session; absent values are `null`.
@@ -86,7 +85,7 @@ impl TurnBody {
 pub(crate) struct Accepted {
     /// Always `true`.
     accepted: bool,
-    session: Arc<Session>,
+    session: SessionBody,
     /// The turn; `null` while it is queued.
     turn_id: Option<TurnId>,
     /// The ID in the queue, while it is queued.
@@ -169,6 +168,7 @@ pub(crate) async fn submit(
     let subject = Subject::new(&session.session_id, turn_id.as_ref());
     let names = response::non_empty(ignored.clone());
     let steered = steered.then_some(true);
+    let session = SessionBody::from(&*session);
     let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, steered, ignored: names };
     Ok(response::with_ignored_header(
         subject.attach_to(response::data(StatusCode::ACCEPTED, accepted)),

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::ids::{SessionId, ThreadId};
 use crate::state::Level::{self, Info, Warn};
-use crate::state::{Held, IdempotencyKey, Purpose, RequestPolicy, Session, Trust};
+use crate::state::{Held, IdempotencyKey, Purpose, RequestPolicy, SessionBody, Trust};
 use crate::timestamp::Timestamp;
 
 event_types! {
@@ -25,7 +25,7 @@ event_types! {
             /// The thread that never had a turn.
             previous_thread_id: Option<ThreadId> = default,
             /// Its record.
-            session: Box<Session>,
+            session: Box<SessionBody>,
         } => Info, {
             let thread_id = thread_id.as_ref().map_or("", ThreadId::as_str);
             format!("Session {session_id} has a new thread {thread_id}: the old one never had a turn.")
@@ -99,7 +99,7 @@ event_detail! {
         /// Its thread.
         thread_id: Option<ThreadId> = default,
         /// Its record.
-        session: Session,
+        session: SessionBody,
         /// The settings passed to the app-server, by its own names.
         settings: Map<String, Value> = default,
         /// What it does with server requests.
