@@ -9,7 +9,8 @@ use clap_complete::Shell;
 use super::client::{
     AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments, CloseArguments,
     CompactArguments, DeclineArguments, FollowArguments, GoalArguments, InterruptArguments, ListArguments,
-    ResumeQueueArguments, RevertArguments, ReviewArguments, ThreadsArguments,
+    OneSessionArguments, RenameArguments, ResumeQueueArguments, RevertArguments, ReviewArguments,
+    ThreadsArguments,
 };
 use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources};
 
@@ -57,6 +58,12 @@ pub enum Command {
     Close(CloseArguments),
     /// Restart the app-server, for example after an upgrade of Codex; sessions and queues continue
     AppServer(AppServerArguments),
+    /// Name a session and its thread, for Codex in a terminal too
+    Rename(RenameArguments),
+    /// Archive the thread of a session; it is kept, and cannot be opened until it is unarchived
+    Archive(OneSessionArguments),
+    /// Make an archived thread of a session one that can be opened
+    Unarchive(OneSessionArguments),
     /// Compact the history of a session's thread
     Compact(CompactArguments),
     /// Have Codex review changes

@@ -69,7 +69,7 @@ pub struct AskArguments {
 /// The arguments of `codexd sessions` and `codexd requests`.
 #[derive(Debug, Args)]
 pub struct ListArguments {
-    /// Include finished ones
+    /// Include finished and archived ones
     #[arg(long)]
     pub all: bool,
     /// The daemon and the output format.
@@ -197,6 +197,29 @@ pub struct CallArguments {
     /// Session ID or "last": its thread is named in the parameters, and a turn that the call begins is the session's
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd rename`.
+#[derive(Debug, Args)]
+pub struct RenameArguments {
+    /// Session ID or "last"
+    pub session: String,
+    /// New title
+    #[arg(value_name = "TITLE", required = true)]
+    pub words: Vec<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd archive` and `codexd unarchive`.
+#[derive(Debug, Args)]
+pub struct OneSessionArguments {
+    /// Session ID or "last"
+    pub session: String,
     /// The daemon and the output format.
     #[command(flatten)]
     pub client: ClientArguments,

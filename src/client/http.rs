@@ -94,6 +94,11 @@ impl DaemonClient {
         self.request(REQUEST_TIMEOUT, Method::POST, path, Some(body)).await
     }
 
+    /// PATCH with a JSON body; returns the `data` of the response.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.request(REQUEST_TIMEOUT, Method::PATCH, path, Some(body)).await
+    }
+
     /// DELETE; returns the `data` of the response.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         self.request(REQUEST_TIMEOUT, Method::DELETE, path, None).await

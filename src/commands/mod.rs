@@ -58,6 +58,7 @@ mod threads;
     reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod token;
+mod update;
 #[expect(clippy::disallowed_methods, reason = "the watchdog is a separate thread")]
 mod watchdog;
 
@@ -134,6 +135,15 @@ pub fn run(command: Command) -> ExitCode {
         Command::Call(arguments) => {
             run_client_command(&arguments.client, async |context| call::run(context, &arguments).await)
         }
+        Command::Rename(arguments) => run_client_command(&arguments.client, async |context| {
+            update::rename(context, &arguments.session, &arguments.words.join(" ")).await
+        }),
+        Command::Archive(arguments) => run_client_command(&arguments.client, async |context| {
+            update::archive(context, &arguments.session, true).await
+        }),
+        Command::Unarchive(arguments) => run_client_command(&arguments.client, async |context| {
+            update::archive(context, &arguments.session, false).await
+        }),
         Command::Compact(arguments) => run_client_command(&arguments.client, async |context| {
             call::compact(context, &arguments.session).await
         }),

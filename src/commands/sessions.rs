@@ -16,8 +16,9 @@ use crate::commands::format::age;
 /// The name of the most recently used session.
 const LAST: &str = "last";
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column { title: "SESSION", overflow: Overflow::Keep },
+    Column { title: "TITLE", overflow: Overflow::TruncateEnd },
     Column { title: "DIRECTORY", overflow: Overflow::TruncateStart },
     Column { title: "MODEL", overflow: Overflow::TruncateEnd },
     Column { title: "STATE", overflow: Overflow::Keep },
@@ -27,7 +28,7 @@ const COLUMNS: [Column; 6] = [
 
 /// Lists the active sessions, or all of them, newest first.
 pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode, Failure> {
-    let query = if all { "order=newest" } else { "order=newest&status=active" };
+    let query = if all { "order=newest" } else { "order=newest&status=active&archived=false" };
     let answer = context.client.get(&format!("/v1/codexd/sessions?{query}")).await?;
     let sessions = list(&answer, "sessions");
     let requests = context.client.get(REQUESTS_PATH).await?;
@@ -46,6 +47,7 @@ pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode,
 fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
     let text = |name: &str| session[name].as_str().unwrap_or("-").to_owned();
     let state = match session["status"].as_str() {
+        Some("active") if session["archived"] == true => "archived",
         Some("active") if asking.contains(&&session["sessionId"]) => "asks",
         Some("active") if session["currentTurnId"].is_string() => "busy",
         Some("active") if session["held"].is_object() => "held",
@@ -59,6 +61,7 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
     };
     vec![
         text("sessionId"),
+        text("title"),
         text("cwd"),
         text("model"),
         state.to_owned(),

@@ -4,6 +4,7 @@
 //! Events reach the recorder in the order of the messages.
 
 mod notification_events;
+mod session_changes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::ids::ThreadId;
 use crate::state::server_requests::SKIPPED_BYTES;
 use crate::state::{ChildEvent, FreeText, NewEvent};
 use notification_events::notification;
+use session_changes::session_changes;
 
 /// What messages are passed on to.
 #[derive(Clone)]
@@ -198,6 +200,9 @@ impl Listener for EventHandler {
                     self.send(Input::Build(Box::new(build)));
                 }
                 self.new_events.push(notification(method, params));
+                if let Some(changes) = session_changes(method, params) {
+                    self.send(changes);
+                }
                 if method == notifications::MCP_SERVER_STATUS_UPDATED {
                     self.record_mcp_server_failure(params);
                 }

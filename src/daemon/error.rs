@@ -94,6 +94,26 @@ pub enum DaemonError {
         /// The running turn.
         turn_id: TurnId,
     },
+    /// The thread of the session is archived.
+    #[error(
+        "The thread of session \"{0}\" is archived; unarchive it first, with PATCH /v1/codexd/sessions/{0} and \
+         {{\"archived\": false}}."
+    )]
+    Archived(SessionId),
+    /// Something runs in the thread of the session, or waits for it.
+    #[error(
+        "Session \"{session_id}\" cannot be archived while {}, because Codex would interrupt it; wait for it, or interrupt or \
+         withdraw it first.",
+        busy(.turn_id.as_ref(), *.queued)
+    )]
+    CannotArchive {
+        /// The session.
+        session_id: SessionId,
+        /// The running turn.
+        turn_id: Option<TurnId>,
+        /// The number of queued turns.
+        queued: usize,
+    },
     /// The session's queue is full.
     #[error("Session \"{session_id}\" has {limit} queued turns already; wait until some of them have run.")]
     QueueFull {
@@ -278,6 +298,15 @@ impl DaemonError {
                 | DaemonError::AppServer { code: Some(_), .. }
                 | DaemonError::Overloaded
         )
+    }
+}
+
+/// What a thread is busy with.
+fn busy(turn_id: Option<&TurnId>, queued: usize) -> String {
+    match (turn_id, queued) {
+        (Some(turn_id), _) => format!("turn {turn_id} is running in its thread"),
+        (None, 1) => "a turn is queued in its thread".to_owned(),
+        (None, queued) => format!("{queued} turns are queued in its thread"),
     }
 }
 

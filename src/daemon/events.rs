@@ -33,6 +33,25 @@ pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> DaemonEvent {
     }
 }
 
+/// The title of a thread, or whether it is archived, in the sessions in which it is another one.
+pub(crate) fn session_updated(
+    state: &State,
+    thread_id: &ThreadId,
+    title: Option<&str>,
+    archived: Option<bool>,
+) -> Vec<NewEvent> {
+    let changed = state.sessions.in_thread(thread_id).filter_map(|session| {
+        let title = title.filter(|title| session.title.as_deref() != Some(title)).map(str::to_owned);
+        let archived = archived.filter(|archived| session.archived != *archived);
+        let is_change = title.is_some() || archived.is_some();
+        is_change.then(|| {
+            let (session_id, thread_id) = (session.session_id.clone(), session.thread_id.clone());
+            SessionEvent::Updated { session_id, thread_id, title, archived, metadata: None }.into()
+        })
+    });
+    changed.collect()
+}
+
 /// A server request is resolved; `request` is its record before that.
 pub(crate) fn request_resolved(request: Option<&ServerRequest>, resolution: &Resolution) -> NewEvent {
     let Resolution { request_id, resolved_by, decision, reason } = resolution.clone();

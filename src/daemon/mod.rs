@@ -54,6 +54,7 @@ pub use recorder::recovery::{OpenError, StateDirectories};
 pub use server_requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use sessions::thread_list::{ListedThread, ThreadList, ThreadSelection};
+pub use sessions::update::{MAX_LABEL_BYTES, SessionChanges};
 pub use status::account::AccountReport;
 pub use status::app_server::AppServerView;
 pub use status::{Readiness, SessionView, SnapshotView};

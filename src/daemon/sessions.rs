@@ -5,6 +5,7 @@
 mod close;
 mod models;
 pub(super) mod thread_list;
+pub(super) mod update;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -223,6 +224,8 @@ fn open(
         held: None,
         closed_reason: None,
         trust: decision.trust,
+        title: None,
+        archived: false,
     };
     let session = on_thread(thread, new, decision.trust);
     let key = input.key.map(|key| key.into_stored());

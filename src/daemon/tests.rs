@@ -56,6 +56,8 @@ pub(super) fn new_session(name: &str) -> Session {
         held: None,
         closed_reason: None,
         trust: crate::state::Trust::AsUser,
+        title: None,
+        archived: false,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::codex::protocol::responses::{OpenedThread, TurnPage};
+use crate::codex::protocol::responses::{OpenThread, OpenedThread, TurnPage};
 use crate::codex::protocol::{errors, methods};
 use crate::codex::{Client, Wait};
 use crate::daemon::app_server::calls::{call, call_and_record, call_within};
@@ -23,6 +23,7 @@ use crate::daemon::locks::Locks;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::corrections::read_turns;
 use crate::ids::{SessionId, ThreadId};
+use crate::state::title::{title_of_message, title_of_name};
 use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Trust, Turn};
 use crate::time::rfc3339_now;
 
@@ -154,7 +155,16 @@ impl Threads {
             opened = open(true).await;
         }
         match opened {
-            Ok(_) => {
+            Ok(opened) => {
+                // It may have been renamed or unarchived while there was no connection.
+                let title = opened.thread.name.as_deref().and_then(title_of_name);
+                if session.archived || title.is_some() && session.title != title {
+                    let thread_id = thread_id.clone();
+                    let update = move |state: &State| {
+                        events::session_updated(state, &thread_id, title.as_deref(), Some(false))
+                    };
+                    self.core.record_durably(update).await?;
+                }
                 if decision.trust != session.trust {
                     let trust = events::session_trust(session_id, Some(&thread_id), &decision);
                     self.core.record_durably(move |_| vec![trust]).await?;
@@ -277,16 +287,29 @@ impl Threads {
                 let thread_id =
                     call_and_record(recorder, &client, method, &params, Wait::Unlimited, recreated).await?;
                 threads.note_attached(&client, &thread_id);
-                threads.core.session(&session_id)
+                let session = threads.core.session(&session_id)?;
+                if let Some(title) = &session.title {
+                    // A client named it before its first turn; without the name the thread works too.
+                    let params = json!({ "threadId": thread_id, "name": &**title });
+                    let _ = client.call(methods::THREAD_NAME_SET, &params, client.call_timeout()).await;
+                }
+                Ok(session)
             })
             .await
     }
 }
 
+/// The title of a thread: its name, else the first words of its first message.
+fn title_of_thread(thread: &OpenThread) -> Option<Arc<str>> {
+    thread.name.as_deref().and_then(title_of_name).or_else(|| title_of_message(&thread.preview))
+}
+
 /// The session on a thread that was opened, in a directory about which this was decided.
 pub(in crate::daemon) fn on_thread(thread: OpenedThread, session: Session, trust: Trust) -> Session {
+    let title = title_of_thread(&thread.thread).or_else(|| session.title.clone());
     Session {
         trust,
+        title,
         thread_id: Some(thread.thread.id),
         updated_at: rfc3339_now(),
         cwd: thread.cwd.map(Into::into),

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::values::{
-    AbsolutePath, ApprovalPolicy, Input, Labels, MAX_SECONDS, Personality, ReasoningSummary, SandboxMode,
-    Trust, WholeNumber,
+    AbsolutePath, ApprovalPolicy, Input, LabelChanges, Labels, MAX_SECONDS, Personality, ReasoningSummary,
+    SandboxMode, Title, Trust, WholeNumber,
 };
 use crate::daemon::WhenBusy;
 use crate::ids::{SessionId, ThreadId, TurnId};
@@ -91,6 +91,18 @@ pub(super) struct CreateSession {
     /// The caller's own labels; keys and values are non-empty strings.
     #[serde(skip_serializing)]
     pub(super) metadata: Option<Labels>,
+}
+
+/// The body of `PATCH /v1/codexd/sessions/{session_id}`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UpdateSession {
+    /// The name of its thread, which Codex and all sessions of the thread show.
+    pub(super) title: Option<Title>,
+    /// Whether its thread is archived: an archived one cannot be opened.
+    pub(super) archived: Option<bool>,
+    /// Changes of the caller's own labels (RFC 7396): a string sets one, null removes it, and the others stay.
+    pub(super) metadata: Option<LabelChanges>,
 }
 
 /// The body of `POST /v1/codexd/turn`.

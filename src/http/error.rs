@@ -245,6 +245,10 @@ impl From<DaemonError> for ApiError {
             E::OtherTurn { session_id, turn_id } | E::TurnInProgress { session_id, turn_id } => {
                 (TURN_IN_PROGRESS, json!({ "sessionId": session_id, "turnId": turn_id }))
             }
+            E::Archived(session_id) => (THREAD_UNAVAILABLE, json!({ "sessionId": session_id })),
+            E::CannotArchive { session_id, turn_id, queued } => {
+                (TURN_IN_PROGRESS, json!({ "sessionId": session_id, "turnId": turn_id, "queued": queued }))
+            }
             E::AlreadyResolved(request) => (ALREADY_RESOLVED, json!({ "request": request })),
             E::NoThread(_) => (NOT_ACTIVE, Value::Null),
             E::SessionNotActive { session_id, reason } => {

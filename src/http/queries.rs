@@ -25,6 +25,8 @@ pub(super) struct SessionQuery {
     pub(super) status: Option<SessionStatus>,
     /// Only sessions with this purpose.
     pub(super) purpose: Option<Purpose>,
+    /// Only sessions whose thread is archived, or only the others.
+    pub(super) archived: Option<bool>,
     /// Which sessions come first; default: oldest.
     pub(super) order: Option<Order>,
     /// Only sessions that come after this one.

@@ -10,13 +10,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
 use super::bodies::{
-    AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn,
+    AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn, UpdateSession,
 };
 use super::error::{self, ApiError, ErrorKind};
 use super::parse::schema;
@@ -293,6 +293,21 @@ pub(super) const ROUTES: &[Route] = &[
             || get(metrics::metrics),
             text,
             "Metrics of the daemon for Prometheus.",
+        )
+    },
+    Route {
+        body: Some(schema::<UpdateSession>),
+        errors: &[BODY_ERRORS, CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND, error::TURN_IN_PROGRESS]],
+        remarks: "Title and archive are those of the thread: Codex changes them, and its other clients and all sessions of the \
+                  thread show them. Labels are merged (RFC 7396). A thread in which a turn is running or queued is not \
+                  archived.",
+        ..extension(
+            "PATCH",
+            "/v1/codexd/sessions/{session_id}",
+            "updateSession",
+            || patch(sessions::update),
+            data::<sessions::OneSession>,
+            "Change the title or the labels of a session, or archive or unarchive its thread.",
         )
     },
     Route {

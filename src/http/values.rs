@@ -12,15 +12,13 @@ use serde_json::{Value, json};
 use crate::codex::protocol::values::{
     APPROVAL_POLICIES, INPUT_TEXT, INPUT_TYPES, PERSONALITIES, REASONING_SUMMARIES, SANDBOX_MODES,
 };
-use crate::daemon::TrustChoice;
+use crate::daemon::{MAX_LABEL_BYTES, TrustChoice};
+use crate::state::title::{MAX_TITLE_CHARS, title_of_name};
 
 /// The error that the schema describes, see [`super::parse`].
 const AS_IN_SCHEMA: &str = "";
 /// The maximum of a duration that a client can set, in seconds.
 pub(super) const MAX_SECONDS: u64 = 24 * 60 * 60;
-
-/// The maximum size of the metadata of a session, in bytes of its keys and values.
-const MAX_LABEL_BYTES: usize = 16 * 1024;
 
 /// Defines strings that are one of a list of the Codex protocol.
 macro_rules! protocol_enums {
@@ -115,6 +113,47 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
             (!key.is_empty() && !value.is_empty()).then(|| (key.to_owned(), value.to_owned()))
         };
         labels.map(label).collect::<Option<_>>().map(Self).ok_or_else(|| AS_IN_SCHEMA.to_owned())
+    }
+}
+
+/// Changes of labels (RFC 7396): a string sets one, and `null` removes it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(try_from = "BTreeMap<String, Option<String>>")]
+#[schemars(inline, !try_from, extend(
+    "propertyNames" = { "pattern": "\\S" },
+    "additionalProperties" = { "type": ["string", "null"], "pattern": "\\S" },
+))]
+pub(super) struct LabelChanges(pub(super) BTreeMap<String, Option<String>>);
+
+impl TryFrom<BTreeMap<String, Option<String>>> for LabelChanges {
+    type Error = &'static str;
+
+    fn try_from(changes: BTreeMap<String, Option<String>>) -> Result<Self, Self::Error> {
+        let change = |(key, value): (String, Option<String>)| {
+            let (key, value) = (key.trim().to_owned(), value.map(|value| value.trim().to_owned()));
+            let is_empty = key.is_empty() || value.as_ref().is_some_and(String::is_empty);
+            (!is_empty).then_some((key, value))
+        };
+        changes.into_iter().map(change).collect::<Option<_>>().map(Self).ok_or(AS_IN_SCHEMA)
+    }
+}
+
+/// A title: its words on one line.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(inline, !try_from, extend("maxLength" = MAX_TITLE_CHARS))]
+pub(super) struct Title(pub(super) String);
+
+impl TryFrom<String> for Title {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let chars = text.chars().count();
+        if chars > MAX_TITLE_CHARS {
+            return Err(format!(" has {chars} characters; it may have {MAX_TITLE_CHARS}"));
+        }
+        let title = title_of_name(&text).ok_or_else(|| " must have a word".to_owned())?;
+        Ok(Self(title.to_string()))
     }
 }
 

@@ -65,6 +65,8 @@ pub struct SessionMoment {
     pub(super) status: SessionStatus,
     pub(super) held: Option<Box<Held>>,
     pub(super) closed_reason: Option<String>,
+    /// Whether it had no title yet; later changes of a title are in a former record.
+    pub(super) untitled: bool,
     /// Where the other fields are in [`super::PrivateState`]; `None` while they are those of the record.
     pub(super) former: Option<u64>,
 }
@@ -79,6 +81,7 @@ impl SessionMoment {
             status: session.status,
             held: session.held.clone(),
             closed_reason: session.closed_reason.clone(),
+            untitled: session.title.is_none(),
             former: None,
         }
     }
@@ -93,6 +96,7 @@ impl SessionMoment {
             status: self.status,
             held: self.held.clone(),
             closed_reason: self.closed_reason.clone(),
+            title: session.title.clone().filter(|_| !self.untitled),
             ..session.clone()
         }
     }
@@ -212,6 +216,8 @@ struct Extra {
     closed_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<Box<Held>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    untitled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     former: Option<u64>,
 }
@@ -247,6 +253,7 @@ impl Row {
             extra.closed = session.status == SessionStatus::Closed;
             extra.closed_reason = session.closed_reason;
             extra.held = session.held;
+            extra.untitled = session.untitled;
             extra.former = session.former;
         }
         let expires_at = Digits(answer.expires_at.clone());
@@ -265,6 +272,7 @@ impl Row {
             status: if extra.closed { SessionStatus::Closed } else { SessionStatus::Active },
             held: extra.held,
             closed_reason: extra.closed_reason,
+            untitled: extra.untitled,
             former: extra.former,
         });
         StoredResponse {

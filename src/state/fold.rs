@@ -253,6 +253,26 @@ impl State {
                 }
                 sessions.update(session_id, |session| session.trust = *trust)
             }
+            SessionEvent::Updated { session_id, title, archived, metadata, .. } => {
+                let Some(before) = sessions.get(session_id) else { return false };
+                // An answer knows whether there was no title.
+                if before.title.is_some() && title.is_some() || archived.is_some() || metadata.is_some() {
+                    self.private.keep_former(before);
+                }
+                sessions.update(session_id, |session| {
+                    if let Some(title) = title {
+                        session.title = Some(title.as_str().into());
+                    }
+                    session.archived = archived.unwrap_or(session.archived);
+                    if let Some(metadata) = metadata {
+                        session.metadata.clone_from(metadata);
+                    }
+                    // That of a closed session is the time of its end.
+                    if session.status == SessionStatus::Active {
+                        session.updated_at = at.clone();
+                    }
+                })
+            }
             SessionEvent::Closed { session_id, reason } => sessions.update(session_id, |session| {
                 session.status = SessionStatus::Closed;
                 session.current_turn_id = None;

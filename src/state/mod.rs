@@ -33,6 +33,7 @@ mod sub_agents;
 #[cfg(test)]
 mod tests;
 mod threads;
+pub mod title;
 pub mod turn;
 mod turn_end;
 

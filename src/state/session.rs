@@ -111,6 +111,10 @@ pub struct Session {
     pub last_turn_id: Option<TurnId>,
     /// The newest turn's status, as the app-server reports it.
     pub last_turn_status: Option<Cow<'static, str>>,
+    /// The name of its thread in Codex, else the first words of its first message; `None` until there is one.
+    pub title: Option<Arc<str>>,
+    /// Whether its thread is archived.
+    pub archived: bool,
     /// The caller's own labels.
     pub metadata: BTreeMap<String, String>,
     /// Why the turns that wait in it do not begin; `None` when they do, or when none waits.

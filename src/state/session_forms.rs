@@ -64,6 +64,12 @@ pub struct SessionBody {
     /// Whether the app-server may use the `.codex` in its directory.
     #[serde(default)]
     pub trust: Trust,
+    /// The name of its thread in Codex, else the first words of its first message; `null` until there is one.
+    #[serde(default)]
+    pub title: Option<Arc<str>>,
+    /// Whether its thread is archived.
+    #[serde(default)]
+    pub archived: bool,
 }
 
 /// A session in a file.
@@ -93,6 +99,10 @@ pub(super) struct SessionRow {
     closed_reason: Option<String>,
     #[serde(default)]
     trust: Trust,
+    #[serde(default)]
+    title: Option<Arc<str>>,
+    #[serde(default)]
+    archived: bool,
 }
 
 /// Converts between a form and the record field by field.
@@ -102,7 +112,7 @@ macro_rules! conversions {
             $form:
                 session_id purpose thread_id status endpoint child_pid created_at updated_at cwd model
                 model_provider service_tier reasoning_effort current_turn_id last_turn_id
-                last_turn_status metadata held closed_reason trust
+                last_turn_status metadata held closed_reason trust title archived
         }
     };
     ($form:ident: $($field:ident)*) => {
@@ -161,7 +171,7 @@ mod tests {
         r#""modelProvider":"p","serviceTier":"fast","reasoningEffort":"high","currentTurnId":"u","lastTurnId":"v","#,
         r#""lastTurnStatus":"completed","metadata":{"a":"b"},"held":{"cause":"usageLimit","reason":"r","#,
         r#""since":"2026-01-02T03:04:07.000Z","until":null,"automatic":false,"queueId":"q","turnId":null},"#,
-        r#""closedReason":"c","trust":"trusted"}"#
+        r#""closedReason":"c","trust":"trusted","title":"n","archived":true}"#
     );
 
     #[test]
@@ -179,10 +189,12 @@ mod tests {
     fn field_of_a_later_version_may_be_absent() {
         let mut earlier: serde_json::Value = serde_json::from_str(TEXT).unwrap();
         let object = earlier.as_object_mut().unwrap();
-        object.retain(|key, _| !["held", "closedReason", "trust"].contains(&key.as_str()));
+        object
+            .retain(|key, _| !["held", "closedReason", "trust", "title", "archived"].contains(&key.as_str()));
         let from_event = Session::from(serde_json::from_value::<SessionBody>(earlier.clone()).unwrap());
         let from_file = Session::from(serde_json::from_value::<SessionRow>(earlier).unwrap());
         assert_eq!(from_event, from_file);
         assert_eq!((from_file.held, from_file.closed_reason, from_file.trust), (None, None, Trust::AsUser));
+        assert_eq!((from_file.title, from_file.archived), (None, false));
     }
 }

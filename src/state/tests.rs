@@ -1,5 +1,6 @@
 mod descendants;
 mod events;
+mod titles;
 mod turns;
 
 use proptest::prelude::*;

@@ -34,6 +34,7 @@ mod supervision;
 mod systemd;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod titles;
 mod tools;
 pub(crate) mod trust;
 mod turns;

@@ -29,6 +29,11 @@ pub fn is_archived(message: &str) -> bool {
     message.contains("is archived")
 }
 
+/// Whether a thread cannot be unarchived because it is not archived (measured on 0.171.0).
+pub fn is_not_archived(message: &str) -> bool {
+    message.contains("no archived rollout found")
+}
+
 /// Whether another process writes the thread, or is about to end writing it.
 pub fn is_thread_locked(message: &str) -> bool {
     message.contains("active writer") || message.contains("is closing")

@@ -15,6 +15,12 @@ pub const THREAD_FORK: &str = "thread/fork";
 pub const THREAD_READ: &str = "thread/read";
 /// Ends the subscription to a thread, which may then be unloaded.
 pub const THREAD_UNSUBSCRIBE: &str = "thread/unsubscribe";
+/// Names a thread.
+pub const THREAD_NAME_SET: &str = "thread/name/set";
+/// Archives a thread, which unloads it and interrupts its turn.
+pub const THREAD_ARCHIVE: &str = "thread/archive";
+/// Makes an archived thread one that can be opened.
+pub const THREAD_UNARCHIVE: &str = "thread/unarchive";
 /// Lists the turns of a thread, the newest first.
 pub const THREAD_TURNS_LIST: &str = "thread/turns/list";
 /// Lists the threads on disk, those of the terminal included, the newest first.
@@ -51,6 +57,9 @@ pub const ALL: &[&str] = &[
     THREAD_FORK,
     THREAD_READ,
     THREAD_UNSUBSCRIBE,
+    THREAD_NAME_SET,
+    THREAD_ARCHIVE,
+    THREAD_UNARCHIVE,
     THREAD_TURNS_LIST,
     THREAD_LIST,
     THREAD_LOADED_LIST,

@@ -19,6 +19,7 @@ pub mod notifications;
 pub mod parameters;
 pub mod responses;
 pub mod server_requests;
+pub mod thread_changes;
 pub mod usage_limits;
 pub mod values;
 pub mod versions;

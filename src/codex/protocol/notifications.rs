@@ -21,6 +21,12 @@ pub const CONFIG_WARNING: &str = "configWarning";
 pub const THREAD_STARTED: &str = "thread/started";
 /// A thread became active or idle.
 pub const THREAD_STATUS_CHANGED: &str = "thread/status/changed";
+/// A thread has another name.
+pub const THREAD_NAME_UPDATED: &str = "thread/name/updated";
+/// A thread was archived.
+pub const THREAD_ARCHIVED: &str = "thread/archived";
+/// A thread is not archived any more.
+pub const THREAD_UNARCHIVED: &str = "thread/unarchived";
 /// A turn used tokens.
 pub const TOKEN_USAGE_UPDATED: &str = "thread/tokenUsage/updated";
 /// A turn began.
@@ -63,6 +69,9 @@ pub const ALL: &[&str] = &[
     CONFIG_WARNING,
     THREAD_STARTED,
     THREAD_STATUS_CHANGED,
+    THREAD_NAME_UPDATED,
+    THREAD_ARCHIVED,
+    THREAD_UNARCHIVED,
     TOKEN_USAGE_UPDATED,
     TURN_STARTED,
     TURN_COMPLETED,

@@ -28,6 +28,12 @@ pub struct OpenedThread {
 pub struct OpenThread {
     /// The id.
     pub id: ThreadId,
+    /// The name that the user gave it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The beginning of its first message; empty when there is none.
+    #[serde(default)]
+    pub preview: String,
 }
 
 /// The answer to `thread/loaded/list`.

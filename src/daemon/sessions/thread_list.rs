@@ -6,6 +6,7 @@ use crate::daemon::app_server::calls::call;
 use crate::daemon::error::DaemonError;
 use crate::daemon::sessions::Sessions;
 use crate::ids::{SessionId, ThreadId};
+use crate::state::title::{title_of_message, title_of_name};
 use crate::time::rfc3339_of_seconds;
 
 /// How many threads a page has, unless the request sets it.
@@ -31,7 +32,7 @@ pub struct ThreadSelection {
 pub struct ListedThread {
     /// Its ID.
     pub thread_id: ThreadId,
-    /// Its name, else the first line of its first message.
+    /// Its name, else the first words of its first message.
     pub title: Option<String>,
     /// The beginning of its first message.
     pub preview: String,
@@ -93,7 +94,6 @@ impl Sessions {
 }
 
 fn title(thread: &responses::ListedThread) -> Option<String> {
-    let first_line =
-        || thread.preview.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-    thread.name.clone().filter(|name| !name.is_empty()).or_else(first_line)
+    let name = thread.name.as_deref().and_then(title_of_name);
+    name.or_else(|| title_of_message(&thread.preview)).map(|title| title.to_string())
 }

@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::codex::protocol::parameters;
-use crate::daemon::{CreateSession, DaemonError};
+use crate::daemon::{CreateSession, DaemonError, SessionChanges};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
-use crate::http::bodies::{self, RequestHandling};
+use crate::http::bodies::{self, RequestHandling, UpdateSession};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::{CloseQuery, Order, SessionQuery};
@@ -73,6 +73,7 @@ impl SessionQuery {
         sessions.retain(|session| {
             self.status.is_none_or(|status| session.status == status)
                 && self.purpose.is_none_or(|purpose| session.purpose == purpose)
+                && self.archived.is_none_or(|archived| session.archived == archived)
                 && self.metadata.iter().all(|(key, value)| session.metadata.get(key) == Some(value))
         });
         if let Some(limit) = self.limit {
@@ -117,6 +118,24 @@ pub(crate) async fn create(
         subject.attach_to(response::data(StatusCode::CREATED, created)),
         &ignored,
     ))
+}
+
+/// Changes a session: title, labels, archived or not.
+pub(crate) async fn update(
+    State(state): State<AppState>,
+    session_id: Result<Path<SessionId>, PathRejection>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Path(session_id) =
+        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let fields = Fields::read(body, state.body_limit()).await?;
+    let (UpdateSession { title, archived, metadata }, ignored) = fields.parse()?;
+    let (title, metadata) = (title.map(|title| title.0), metadata.unwrap_or_default().0);
+    let session =
+        state.daemon.sessions.update(&session_id, SessionChanges { title, archived, metadata }).await?;
+    let subject = Subject::new(&session_id, None);
+    let updated = OneSession { session: (&*session).into(), ignored: response::non_empty(ignored.clone()) };
+    Ok(response::with_ignored_header(subject.attach_to(response::data(StatusCode::OK, updated)), &ignored))
 }
 
 /// Closes a session; `interrupt=true` interrupts its running turn.

@@ -27,7 +27,7 @@ pub(crate) struct ThreadPage {
 struct Thread {
     /// The ID, for `threadId` of `POST /v1/codexd/sessions`.
     thread_id: ThreadId,
-    /// The name of the thread, else the first line of its first message.
+    /// The name of the thread, else the first words of its first message.
     title: Option<String>,
     /// The beginning of its first message.
     preview: String,

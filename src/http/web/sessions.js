@@ -77,6 +77,10 @@ const CHANGES = lookupTable({
     if (record.sessionId === detail.sessionId) record.held = null;
     runInNextFrame(drawQueue);
   },
+  "session.updated": (record, detail) => {
+    if (record.sessionId !== detail.sessionId) return;
+    for (const name of ["title", "archived", "metadata"]) if (name in detail) record[name] = detail[name];
+  },
   "session.forgotten": (record, detail) => {
     if (record.sessionId === detail.sessionId) sessions.records.delete(record.sessionId);
   },
@@ -103,12 +107,15 @@ const turnStatusText = (status) => TURN_STATUS_TEXTS[status] ?? status ?? "";
 
 function stateOf(record) {
   if (record.status === "closed") return "closed";
+  if (record.archived) return "archived";
   if (requests.pendingCount(record.sessionId) > 0) return "asking";
   if (record.currentTurnId) return "running";
   return record.held ? "held" : "idle";
 }
 
-const STATES = { closed: "closed", asking: "asks", running: "running", held: "held", idle: "idle" };
+const STATES = { closed: "closed", archived: "archived", asking: "asks", running: "running", held: "held", idle: "idle" };
+
+const nameOf = (record) => record.title || baseName(record.cwd) || record.sessionId;
 
 // The line below the name of a session: model, status of the last turn, time of creation.
 function aboutSession(record) {
@@ -136,7 +143,7 @@ function makeRow(record) {
 
 function drawRow(row, record) {
   const state = stateOf(record);
-  setText(row.name, baseName(record.cwd) || record.sessionId);
+  setText(row.name, nameOf(record));
   setText(row.state, STATES[state]);
   row.state.dataset.state = state;
   setText(row.directory, record.cwd ?? "");
@@ -148,7 +155,7 @@ function drawRow(row, record) {
 // The sessions to list, the newest first.
 function listedSessions() {
   const withClosed = byId("show-closed").checked;
-  const isListed = (record) => withClosed || record.status !== "closed" || record.sessionId === sessions.chosen;
+  const isListed = (record) => withClosed || (record.status !== "closed" && !record.archived) || record.sessionId === sessions.chosen;
   const listed = [...sessions.records.values()].filter(isListed);
   return listed.sort((a, b) => (a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : 0));
 }
@@ -185,7 +192,7 @@ function drawSessionHead() {
   const record = sessions.current;
   show(byId("session-head"), record !== null);
   if (record === null) return;
-  setText(byId("session-title"), baseName(record.cwd) || record.sessionId);
+  setText(byId("session-title"), nameOf(record));
   setText(byId("session-about"), [record.cwd, record.model, STATES[stateOf(record)]].filter(Boolean).join(" · "));
   byId("session-about").title = record.sessionId;
   show(byId("close-session"), record.status !== "closed");

@@ -1,5 +1,7 @@
 //! The events of sessions and of their queues.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::ids::{SessionId, ThreadId};
@@ -46,6 +48,29 @@ event_types! {
             unreadable: Option<String> = default skip_serializing_if,
         } => if unreadable.is_some() { Warn } else { Info }, {
             trust_text(session_id, cwd.as_deref(), *trust, left_out, unreadable.as_deref())
+        };
+        /// A client changed a session, or its thread has another name or was archived or unarchived in Codex. What is
+        /// absent did not change.
+        "session.updated" => Updated {
+            /// The session.
+            session_id: SessionId,
+            /// Its thread.
+            thread_id: Option<ThreadId> = default,
+            /// Its title.
+            title: Option<String> = default skip_serializing_if,
+            /// Whether its thread is archived.
+            archived: Option<bool> = default skip_serializing_if,
+            /// All of its labels.
+            metadata: Option<BTreeMap<String, String>> = default skip_serializing_if,
+        } => Info, {
+            let named = title.as_ref().map(|title| format!("its title is {title:?}"));
+            let archived = archived.map(|archived| match archived {
+                true => "its thread is archived".to_owned(),
+                false => "its thread is not archived any more".to_owned(),
+            });
+            let labels = metadata.as_ref().map(|_| "its labels changed".to_owned());
+            let all: Vec<_> = [named, archived, labels].into_iter().flatten().collect();
+            format!("Session {session_id}: {}.", all.join(", "))
         };
         /// A session ended.
         "session.closed" => Closed {

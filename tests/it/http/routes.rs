@@ -201,7 +201,7 @@ async fn unknown_route_is_named_in_the_error() {
         (Method::POST, "/healthz", "POST /healthz"),
         (Method::POST, STATUS, "POST /v1/codexd/status"),
         (Method::PUT, SESSIONS, "PUT /v1/codexd/sessions"),
-        (Method::PATCH, "/v1/codexd/sessions/x", "PATCH /v1/codexd/sessions/x"),
+        (Method::PUT, "/v1/codexd/sessions/x", "PUT /v1/codexd/sessions/x"),
         (Method::DELETE, "/describe", "DELETE /describe"),
         (Method::OPTIONS, SESSIONS, "OPTIONS /v1/codexd/sessions"),
         (Method::POST, "/v1/codexd/events", "POST /v1/codexd/events"),

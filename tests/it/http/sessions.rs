@@ -47,6 +47,8 @@ async fn session_is_created_listed_and_read() {
         "held",
         "closedReason",
         "trust",
+        "title",
+        "archived",
     ];
     assert_eq!(keys(&first), expected);
     assert_eq!((&first["purpose"], &first["status"]), (&json!("duplex"), &json!("active")));
