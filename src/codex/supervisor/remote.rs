@@ -39,6 +39,10 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 const JOIN_GRACE: Duration = Duration::from_secs(3);
 /// How long an app-server that has closed its socket may take to exit before that is reported.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
+/// How long another program that started the app-server that was known last has to start it again, before codexd starts
+/// one. `codex app-server daemon restart` takes 0.7 to 1.2 s (measured on 0.171.0), and it manages only what it started
+/// itself, so it could not restart the app-server of codexd.
+const OWNER_GRACE: Duration = Duration::from_secs(5);
 /// How long reading or writing the identity of the app-server may take.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -141,8 +145,15 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
                 Err(Unconnected::Unusable(reason)) => return Err(unusable(reason)),
                 Err(Unconnected::Absent) => {}
             }
-            let known = known(server).await.map(|known| known.identity);
-            let Some(Identity { pid, .. }) = known.filter(Identity::is_running) else { break };
+            let Some(SharedProcess { identity, is_ours }) = known(server).await else { break };
+            if !identity.is_running() {
+                if is_ours || began.elapsed() >= OWNER_GRACE {
+                    break;
+                }
+                tokio::time::sleep(CONNECT_INTERVAL).await;
+                continue;
+            }
+            let pid = identity.pid;
             if !is_told && began.elapsed() >= EXIT_GRACE {
                 is_told = true;
                 let message = format!(
