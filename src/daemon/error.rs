@@ -320,7 +320,7 @@ impl From<CallError> for DaemonError {
             CallError::Timeout { method, after } => DaemonError::Timeout { method, seconds: after.as_secs() },
             CallError::Refused { method, error } => match error.code {
                 errors::OVERLOADED => DaemonError::Overloaded,
-                _ if error.data.as_deref().is_some_and(errors::is_shutting_down) => {
+                _ if errors::is_shutting_down(&error.message, error.data.as_deref()) => {
                     DaemonError::Unavailable {
                         reason: "It is shutting down and takes no new work.".to_owned(),
                         retry_after: Some(SHUTDOWN_RETRY_AFTER),

@@ -14,9 +14,11 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 /// The code of the rest that the app-server refuses.
 pub const INVALID_PARAMS: i64 = -32602;
 
-/// Whether an app-server that ends after its turns refused a call, by the data of the error (measured on 0.171.0).
-pub fn is_shutting_down(data: &Value) -> bool {
-    data["reason"] == "serverShuttingDown"
+/// Whether an app-server that ends after its turns refused a call, by the data of the error (measured on 0.169.0 and
+/// 0.171.0), or its message, because 0.160.1 sends no data.
+pub fn is_shutting_down(message: &str, data: Option<&Value>) -> bool {
+    data.is_some_and(|data| data["reason"] == "serverShuttingDown")
+        || message == "Server is draining; retry after reconnecting"
 }
 
 /// Whether a thread has no history to open, as one that never had a turn (measured).
