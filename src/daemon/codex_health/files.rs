@@ -95,6 +95,12 @@ impl Files {
         before.auth.content != at_start.auth.content
     }
 
+    /// Records the login that an app-server uses which was started before.
+    pub(in crate::daemon) fn note_login(&self) {
+        let auth = self.auth(Auth::default());
+        self.at_start.lock().unwrap_or_else(PoisonError::into_inner).auth = auth;
+    }
+
     /// The program that the app-server was started from.
     pub(in crate::daemon) fn program_at_start(&self) -> Option<ProgramFile> {
         self.at_start.lock().unwrap_or_else(PoisonError::into_inner).program.clone()

@@ -16,6 +16,7 @@ mod installed;
 mod installed_check;
 pub(in crate::daemon) mod pending_restart;
 pub(in crate::daemon) mod restart;
+mod shared_login;
 pub(in crate::daemon) mod watch;
 
 use schemars::JsonSchema;
@@ -25,7 +26,7 @@ use tokio::sync::{Notify, RwLock};
 
 use crate::codex::protocol::responses::Account;
 use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND};
-use crate::codex::protocol::{errors, methods};
+use crate::codex::protocol::{errors, methods, notifications};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
 use crate::daemon::app_server::availability;
@@ -35,6 +36,7 @@ pub(crate) use facts::refused_configuration;
 use files::Files;
 use installed::Installed;
 use pending_restart::PendingRestart;
+use shared_login::SharedLogin;
 
 /// The state of Codex; later versions may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -153,6 +155,7 @@ pub(crate) struct Codex {
     facts: SharedFacts,
     files: Files,
     installed: Installed,
+    shared_login: SharedLogin,
     pub(super) mcp_servers: FailedMcpServers,
     /// Held for reading by whatever calls the app-server and must not be cut, for writing while it is replaced.
     pub(super) gate: RwLock<()>,
@@ -173,6 +176,7 @@ impl Codex {
             facts: SharedFacts::default(),
             files: Files::new(codex_home),
             installed: Installed::default(),
+            shared_login: SharedLogin::default(),
             mcp_servers: FailedMcpServers::default(),
             gate: RwLock::new(()),
             changed: Notify::new(),
@@ -202,6 +206,9 @@ impl Codex {
 
     /// Handles a notification of the app-server.
     pub(super) fn handle_notification(&self, generation: u64, method: &str, params: &str) {
+        if method == notifications::ACCOUNT_UPDATED {
+            self.shared_login.server_logged_in();
+        }
         if self.facts.handle_notification(generation, method, params) {
             self.changed.notify_one();
         }
@@ -253,7 +260,9 @@ impl Codex {
         let (Availability::Ready(_), Some(version)) = (now, facts.version()) else { return Vec::new() };
         let newer = versions::why_untested(version);
         let restart = self.restart.borrow().as_ref().map(PendingRestart::note);
-        newer.into_iter().chain(self.installed.note(version, facts.is_ours)).chain(restart).collect()
+        let installed = self.installed.note(version, facts.is_ours);
+        let login = self.shared_login.note(facts.is_ours);
+        newer.into_iter().chain(installed).chain(login).chain(restart).collect()
     }
 }
 

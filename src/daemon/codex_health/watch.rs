@@ -7,6 +7,7 @@
 //! Files are checked before a turn is submitted, and once a second while the user may fix something in them; otherwise
 //! they are not checked.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, Supervisor, Waiting};
-use crate::config::find_program;
+use crate::config::{ChildStrategy, find_program};
 use crate::daemon::app_server::read_response::decode;
 use crate::daemon::core::Core;
 use crate::state::ChildEvent;
@@ -101,6 +102,7 @@ impl CodexMonitor {
     }
 
     async fn look_for_installed(self) {
+        self.check_shared_login().await;
         self.check_installed().await;
     }
 
@@ -166,6 +168,25 @@ impl CodexMonitor {
             }
             Availability::Starting { .. } | Availability::Waiting(_) | Availability::Stopped { .. } => {}
         }
+    }
+
+    /// Looks whether the login on disk is another one than when codexd connected to the shared app-server.
+    pub(in crate::daemon) async fn check_shared_login(&self) {
+        let Availability::Ready(client) = self.core.availability.borrow().clone() else { return };
+        if self.core.config.server.strategy != ChildStrategy::Shared {
+            return;
+        }
+        let login = &self.core.codex.shared_login;
+        let mut noted = login.noted.lock().await;
+        let is_new = std::mem::replace(&mut *noted, client.generation()) != client.generation();
+        let is_another = if login.is_of_server.swap(false, Ordering::Relaxed) || is_new {
+            let codex = Arc::clone(&self.core.codex);
+            let _ = FILES.run(FILE_CHECK_INTERVAL, move || codex.files.note_login()).await;
+            false
+        } else {
+            self.changes().await.account
+        };
+        login.is_another.store(is_another, Ordering::Relaxed);
     }
 
     /// Restarts the app-server if the login on disk has changed since its start; called before a turn is submitted. While

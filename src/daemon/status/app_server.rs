@@ -79,6 +79,7 @@ impl Daemon {
 
     /// The app-server, after a look at the installed Codex.
     pub async fn app_server(&self) -> AppServerView {
+        self.codex.check_shared_login().await;
         self.codex.check_installed().await;
         // The events before this moment are in the records then.
         self.core.recorder.caught_up().await;

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::app_server::AppServer;
 use super::{create_session, record, submit};
-use crate::api::wait_for_event;
 use crate::duplex::pending_request;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
@@ -117,12 +116,6 @@ async fn turn_of_shared_server_survives_daemon() {
         server_of(&first).await;
         let session = create_session(&first, &home, &json!({})).await;
         let turn_id = start_turn(&first, &session, SLOW_TURN).await;
-        wait_for_event(&first, "the user's message", |event| {
-            let detail = &event["detail"];
-            detail["notificationMethod"] == "item/completed"
-                && detail["params"]["item"]["type"] == "userMessage"
-        })
-        .await;
         match is_killed {
             true => drop(first.kill().await),
             false => assert!(first.stop().await.status.success()),
@@ -299,4 +292,48 @@ async fn start_of_shared_server_that_fails_says_why() {
     })
     .await;
     assert!(reason.contains("Error output: error: unexpected argument"), "{reason}");
+}
+
+#[tokio::test]
+async fn new_login_is_noted_and_used_after_a_restart_of_the_shared_server() {
+    let model = MockModel::start();
+    let home = CodexHome::builder(&model).needs_account().build();
+    let (old, new) = ("sk-old-key-0123456789", "sk-new-key-0123456789");
+    home.log_in(old);
+    model.require_key(old);
+    let daemon = shared(&home).start().await;
+    let server = server_of(&daemon).await;
+    let notes = async || {
+        let answer = get(&daemon, "/v1/codexd/app-server").await;
+        answer.data(200)["appServer"]["notes"].as_array().unwrap().clone()
+    };
+    assert_eq!(notes().await, Vec::<Value>::new());
+    let session = create_session(&daemon, &home, &json!({})).await;
+    home.log_in(new);
+    // The app-server is not restarted by itself, and uses what it has read.
+    let turn_id = start_turn(&daemon, &session, "mock:deltas=1").await;
+    assert_eq!(turn_when_over(&daemon, &session, &turn_id).await["status"], "completed");
+    let notes_now = notes().await;
+    assert!(
+        notes_now.iter().any(|note| note.as_str().unwrap().starts_with("auth.json has another login")),
+        "{notes_now:?}"
+    );
+    model.require_key(new);
+    let turn_id = start_turn(&daemon, &session, "mock:deltas=1").await;
+    assert_eq!(turn_when_over(&daemon, &session, &turn_id).await["status"], "failed");
+    let codex = wait_until_async("the refused login", async || {
+        let codex = get(&daemon, "/healthz").await.json["service"]["codex"].clone();
+        (codex["state"] == "loginRefused").then_some(codex)
+    })
+    .await;
+    let message = codex["message"].as_str().unwrap();
+    assert!(message.contains("so codexd does not restart it for a new login"), "{message}");
+    assert_eq!((server_of(&daemon).await, count(&daemon, "app-server.restarting")), (server, 0));
+
+    post(&daemon, "/v1/codexd/app-server/restart", &json!({})).await.data(202);
+    wait_until_async("the next app-server", async || (server_of(&daemon).await != server).then_some(()))
+        .await;
+    let turn_id = start_turn(&daemon, &session, "mock:deltas=1").await;
+    assert_eq!(turn_when_over(&daemon, &session, &turn_id).await["status"], "completed");
+    assert_eq!(notes().await, Vec::<Value>::new());
 }
