@@ -1,7 +1,7 @@
 //! Other clients of an app-server, and what they do to the sessions, turns and requests of codexd.
 
 pub(super) mod client;
-mod proxy;
+pub(super) mod proxy;
 
 use serde_json::{Value, json};
 
@@ -196,6 +196,70 @@ async fn request_that_ends_with_an_interrupt_was_answered_by_nobody() {
         let late = stage.answer(&request, "accept").await;
         assert!(late.error(409, "already_resolved").ends_with("Its turn is over."), "{}", late.text);
         assert_eq!(late.json["details"]["request"]["resolvedBy"], "turnEnd");
+    }
+}
+
+#[tokio::test]
+async fn dynamic_tool_of_another_client_is_served_by_it() {
+    let stage = Stage::start().await;
+    let tool = json!({
+        "type": "function", "name": "lucky_number", "description": "A number.",
+        "inputSchema": { "type": "object", "properties": {} },
+    });
+    let params = json!({ "cwd": stage.home.workspace(), "dynamicTools": [tool] });
+    let opened = stage.other.call("thread/start", params).await.unwrap();
+    let thread_id = &opened["thread"]["id"];
+    let first = stage.other.start_turn(thread_id, "mock:deltas=1").await;
+    assert_eq!(stage.other.turn_ended(&first).await, "completed");
+    let session = create_session(&stage.daemon, &stage.home, &json!({ "threadId": thread_id })).await;
+    let turn_of = async |turn_id: &str| {
+        let session_id = session["sessionId"].as_str().unwrap();
+        let path = format!("/v1/codexd/sessions/{session_id}/turns/{turn_id}?wait=30");
+        get(&stage.daemon, &path).await.data(200)["turn"].clone()
+    };
+    let item = |event: &Value| {
+        let params = &event["detail"]["params"];
+        (params["item"]["type"] == "dynamicToolCall").then(|| params["item"].clone())
+    };
+    for is_ours in [false, true] {
+        let prompt = "mock:tool=[lucky_number] mock:deltas=2";
+        let turn_id = match is_ours {
+            false => stage.other.start_turn(thread_id, prompt).await,
+            true => {
+                let body = json!({ "sessionId": session["sessionId"], "input": prompt });
+                submit(&stage.daemon, &body).await.data(202)["turnId"].as_str().unwrap().to_owned()
+            }
+        };
+        let asked = stage.other.request("item/tool/call", &turn_id).await;
+        // codexd has received it too, and does not answer it while the client that has the tool takes its time.
+        let is_of_turn = |event: &Value| event["detail"]["params"]["turnId"] == turn_id;
+        wait_until("the call in the log of codexd", || {
+            let events = stage.daemon.events_on_disk();
+            events.iter().find(|event| is_of_turn(event) && item(event).is_some()).map(drop)
+        })
+        .await;
+        let health = get(&stage.daemon, "/v1/codexd/models").await;
+        assert_eq!(health.status, 200);
+        let content = json!([{ "type": "inputText", "text": "seven" }]);
+        stage.other.respond(&asked["id"], json!({ "contentItems": content, "success": true }));
+        let turn = turn_of(&turn_id).await;
+        assert_eq!(
+            (&turn["status"], &turn["text"]),
+            (&json!("completed"), &json!(text_of_deltas(2))),
+            "{turn:#}"
+        );
+        let events = stage.daemon.events_on_disk();
+        let last = events.iter().rev().filter(|event| is_of_turn(event)).find_map(item).unwrap();
+        assert_eq!(
+            (&last["tool"], &last["success"], &last["contentItems"]),
+            (&json!("lucky_number"), &json!(true), &content),
+            "{last:#}"
+        );
+        let requests = events.iter().filter(|event| {
+            let kind = event["type"].as_str().unwrap();
+            kind.starts_with("request.") || kind == "app-server.request.refused"
+        });
+        assert_eq!(requests.count(), 0, "ours: {is_ours}");
     }
 }
 

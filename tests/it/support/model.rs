@@ -11,6 +11,7 @@
 //! | `mock:escalate=[CMD]` | the same, with a request for more permissions than the sandbox gives |
 //! | `mock:patch=[FILE]` | first calls `apply_patch` to add FILE |
 //! | `mock:spawn=[PROMPT]` | first spawns a sub-agent with PROMPT, with `%` for `mock:` and round brackets for square ones |
+//! | `mock:tool=[NAME]` | first calls this tool without arguments |
 //! | `mock:plan` | first calls `update_plan` |
 //! | `mock:reasoning` | puts a reasoning summary before the text |
 //! | `mock:fail[=CODE]` | answers with this HTTP status (500) |

@@ -16,9 +16,9 @@ use crate::support::codex::CodexHome;
 use crate::support::wait::wait_until;
 
 /// A running proxy; it ends with the test's runtime.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     /// The endpoint for the daemon.
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     /// The method whose requests are delayed.
     held: Arc<watch::Sender<Option<&'static str>>>,
     /// Whether one waits.
@@ -29,7 +29,7 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Starts a proxy for the app-server of this home.
-    pub(super) async fn start(home: &CodexHome) -> Self {
+    pub(crate) async fn start(home: &CodexHome) -> Self {
         let directory = tempfile::Builder::new().prefix("codexd-").tempdir_in("/tmp").unwrap();
         let path = directory.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -46,17 +46,17 @@ impl Proxy {
     }
 
     /// Delays requests of this method from now on.
-    pub(super) fn hold(&self, method: &'static str) {
+    pub(crate) fn hold(&self, method: &'static str) {
         self.held.send_replace(Some(method));
     }
 
     /// Waits until a request is delayed.
-    pub(super) async fn holds_one(&self) {
+    pub(crate) async fn holds_one(&self) {
         wait_until("a request that is delayed", || self.waiting.load(Ordering::Relaxed).then_some(())).await;
     }
 
     /// Passes on what was delayed, and delays nothing more.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.held.send_replace(None);
     }
 }

@@ -108,6 +108,9 @@ impl Prompt {
             }
             calls.push(call);
         }
+        if let Some(name) = self.marker("tool") {
+            calls.push(function_call(ids, name, &json!({})));
+        }
         if self.has("plan") {
             let arguments = json!({ "explanation": "mock plan", "plan": [
                 { "step": "first", "status": "in_progress" },
