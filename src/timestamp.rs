@@ -24,6 +24,11 @@ enum Form {
 }
 
 impl Timestamp {
+    /// The time that is this many seconds after 1970; the empty text for one that no calendar has.
+    pub fn of_seconds(seconds: i64) -> Self {
+        jiff::Timestamp::from_second(seconds).map(Self::from).unwrap_or_default()
+    }
+
     /// The time; `None` when the text is none.
     pub fn time(&self) -> Option<jiff::Timestamp> {
         match &self.0 {

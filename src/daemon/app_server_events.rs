@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::codex::protocol::{errors, notifications};
+use crate::codex::protocol::notifications::{Notification, ThreadStatus};
+use crate::codex::protocol::{errors, notifications, values};
 use crate::codex::rpc::wire::{RpcError, RpcId};
 use crate::codex::{AppServerEvent, EscapeFilter, Exit, Listener, Outline, redact};
 use crate::config::Config;
@@ -82,6 +83,21 @@ impl EventHandler {
             }
             _ => {}
         }
+    }
+
+    /// Has a thread followed that another client uses, as its status shows.
+    fn follow_thread(&mut self, params: &str) {
+        if !self.to.config.server.strategy.has_other_clients() {
+            return;
+        }
+        let decoded = Notification::decode(notifications::THREAD_STATUS_CHANGED, params);
+        let Notification::ThreadStatusChanged(ThreadStatus { thread_id, status }) = decoded else { return };
+        let generation = self.generation;
+        // The receiver is gone when the daemon stops.
+        let _ = self.to.follow_ups.send(match status["type"] == values::THREAD_NOT_LOADED {
+            true => FollowUp::ForgetThread { generation, thread_id },
+            false => FollowUp::FollowThread { generation, thread_id },
+        });
     }
 
     /// Accepts a submission without an answer whose turn the item of the user's message names.
@@ -203,8 +219,10 @@ impl Listener for EventHandler {
                 if let Some(changes) = session_changes(method, params) {
                     self.send(changes);
                 }
-                if method == notifications::MCP_SERVER_STATUS_UPDATED {
-                    self.record_mcp_server_failure(params);
+                match method {
+                    notifications::MCP_SERVER_STATUS_UPDATED => self.record_mcp_server_failure(params),
+                    notifications::THREAD_STATUS_CHANGED => self.follow_thread(params),
+                    _ => {}
                 }
                 return self.end_requests(method, params);
             }

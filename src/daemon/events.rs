@@ -244,6 +244,7 @@ pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: 
         turn_id: turn.turn_id.clone(),
         status: status.to_owned(),
         error: error.cloned(),
+        completed_at: None,
     }
     .into()
 }

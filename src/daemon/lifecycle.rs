@@ -120,7 +120,8 @@ impl Daemon {
             tokio::spawn(daemon.reconnect.clone().run());
         }
         let skipped_items = daemon.turns.skipped_items.clone();
-        tokio::spawn(daemon.requests.clone().run_follow_ups(skipped_items, queued_follow_ups));
+        let reconnect = daemon.reconnect.clone();
+        tokio::spawn(daemon.requests.clone().run_follow_ups(skipped_items, reconnect, queued_follow_ups));
         tokio::spawn(daemon.codex.clone().watch());
         Ok(daemon)
     }

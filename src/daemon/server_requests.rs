@@ -24,6 +24,7 @@ use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 use crate::daemon::skipped_items::SkippedItemReader;
+use crate::daemon::turns::reconnect::Reconnect;
 use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
 use crate::state::server_requests::offered_decisions;
 use crate::state::{
@@ -43,6 +44,10 @@ pub(super) enum FollowUp {
     RefuseRequest { generation: u64, id: RpcId, error: RpcError },
     /// An item of a turn was skipped, and is read from the thread.
     ReadSkippedItems { thread_id: ThreadId, turn_id: TurnId },
+    /// A client of an app-server with several has begun to use a thread.
+    FollowThread { generation: u64, thread_id: ThreadId },
+    /// The app-server has unloaded a thread.
+    ForgetThread { generation: u64, thread_id: ThreadId },
 }
 
 /// The defaults for a request whose session has no settings for it.
@@ -307,10 +312,11 @@ impl ServerRequests {
         if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }
 
-    /// Refuses requests that no client can answer, declines those that are due, and reads skipped items.
+    /// Refuses requests that no client can answer, declines those that are due, reads skipped items, and follows threads.
     pub(super) async fn run_follow_ups(
         self,
         skipped_items: SkippedItemReader,
+        reconnect: Reconnect,
         mut follow_ups: mpsc::UnboundedReceiver<FollowUp>,
     ) {
         while let Some(follow_up) = follow_ups.recv().await {
@@ -322,6 +328,12 @@ impl ServerRequests {
                 }
                 FollowUp::ReadSkippedItems { thread_id, turn_id } => {
                     tokio::spawn(skipped_items.clone().read_skipped_items(thread_id, turn_id));
+                }
+                FollowUp::FollowThread { generation, thread_id } => {
+                    tokio::spawn(reconnect.clone().follow(generation, thread_id));
+                }
+                FollowUp::ForgetThread { generation, thread_id } => {
+                    reconnect.forget(generation, &thread_id);
                 }
                 FollowUp::WatchRequest { request_id } => {
                     tokio::spawn(self.clone().decline_when_due(request_id));

@@ -166,7 +166,7 @@ impl Sessions {
         // What a turn of another client did before is not heard of, and neither is its end if that was meanwhile.
         if self.core.config.server.strategy.has_other_clients()
             && let Some(thread_id) = &self.core.session(&session_id)?.thread_id
-            && let Err(error) = read_turns(&self.core, client, thread_id).await
+            && let Err(error) = read_turns(&self.core, client, thread_id, None).await
         {
             tracing::warn!(%error, %thread_id, "failed to read the turns of a thread");
         }

@@ -21,7 +21,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::locks::Locks;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
-use crate::daemon::turns::corrections::read_turns;
+use crate::daemon::turns::corrections::{TurnsBefore, read_turns};
 use crate::ids::{SessionId, ThreadId};
 use crate::state::title::{title_of_message, title_of_name};
 use crate::state::{Phase, PrivateSession, Session, SessionEvent, State, Trust, Turn};
@@ -97,7 +97,8 @@ impl Threads {
         }
     }
 
-    fn is_attached(&self, client: &Client, thread_id: &ThreadId) -> bool {
+    /// Whether the app-server of this generation has loaded a thread for codexd.
+    pub(in crate::daemon) fn is_attached(&self, client: &Client, thread_id: &ThreadId) -> bool {
         let attached = self.attached();
         attached.0 == client.generation() && attached.1.contains(thread_id)
     }
@@ -143,6 +144,7 @@ impl Threads {
         let has_other_clients = self.core.config.server.strategy.has_other_clients();
         // With the history, the app-server repeats how many tokens the last turn used (measured on 0.171.0).
         let with_history = has_other_clients && self.core.state().turns.running(&thread_id).is_some();
+        let before = TurnsBefore::of(&self.core.state(), &thread_id);
         let open = async |exclude_turns: bool| {
             let mut params = params.clone();
             params.insert("excludeTurns".to_owned(), exclude_turns.into());
@@ -171,7 +173,7 @@ impl Threads {
                 }
                 self.note_attached(client, &thread_id);
                 if has_other_clients {
-                    if let Err(error) = read_turns(&self.core, client, &thread_id).await {
+                    if let Err(error) = read_turns(&self.core, client, &thread_id, Some(before)).await {
                         tracing::warn!(%error, %thread_id, "failed to read the turns of a thread");
                     }
                 } else {

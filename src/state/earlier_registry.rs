@@ -57,6 +57,7 @@ impl EarlierTurn {
             first_seq: 0,
             last_seq: through,
             has_user_message: false,
+            has_gap: false,
             item_ids: Vec::new(),
             kept,
         }

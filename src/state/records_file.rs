@@ -171,6 +171,8 @@ struct TurnExtra {
     phase: Option<Phase>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_user_message: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    has_gap: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     item_ids: Vec<String>,
     #[serde(skip_serializing_if = "KeptContents::is_empty")]
@@ -192,6 +194,7 @@ impl ThreadRows {
                     .then(|| turn.started_by.clone().unwrap_or_default()),
                 phase: (turn.phase != Phase::Ended).then_some(turn.phase),
                 has_user_message: turn.has_user_message,
+                has_gap: turn.has_gap,
                 item_ids: turn.item_ids.clone(),
                 kept: turn.kept.clone(),
             };
@@ -226,6 +229,7 @@ impl ThreadRows {
                 first_seq,
                 last_seq: first_seq.saturating_add(length),
                 has_user_message: extra.has_user_message,
+                has_gap: extra.has_gap,
                 item_ids: extra.item_ids,
                 kept: extra.kept,
             })

@@ -31,7 +31,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
+use super::events::{ChildEvent, EventDetail, NotificationEvent, PassedThrough, TurnEvent};
 use super::private::QueuedTurn;
 use super::records::State;
 use super::session::{Session, SessionStatus};
@@ -82,6 +82,9 @@ impl State {
             {
                 self.turns.set_thread_active(thread_id, status["type"] == THREAD_ACTIVE);
                 return self.sessions.update_active(thread_id, |session| session.updated_at = at.clone());
+            }
+            if matches!(event, EventDetail::Child(ChildEvent::Connected { .. })) {
+                self.turns.note_connection();
             }
             return false;
         };
@@ -139,6 +142,9 @@ impl State {
                     if !steered && turn.started_by.is_none() {
                         turn.started_by = owner;
                     }
+                    if !steered && found.is_none() {
+                        turn.begin(at.0, false, None);
+                    }
                     if let Some((status, _)) = found.filter(|(status, _)| *status != TURN_IN_PROGRESS) {
                         turn.end(time, Phase::Ended, status, None);
                     }
@@ -155,12 +161,16 @@ impl State {
                 });
                 true
             }
-            TurnEvent::Settled { status, error, .. } => {
+            TurnEvent::Settled { status, error, completed_at, .. } => {
                 let runs = status == TURN_IN_PROGRESS;
                 let position = if runs { TurnPosition::Running } else { TurnPosition::Older };
                 turns.update(at, thread_id, turn_id, position, |turn| match status.as_str() {
                     TURN_IN_PROGRESS => turn.run(),
-                    status => turn.end(time, Phase::Ended, status, error.as_ref()),
+                    status => {
+                        // Codex names the second in which it ended, which may have begun before the turn.
+                        let ended_at = completed_at.as_ref().unwrap_or(time).max(&turn.started_at).clone();
+                        turn.end(&ended_at, Phase::Ended, status, error.as_ref());
+                    }
                 });
                 true
             }
@@ -179,14 +189,25 @@ impl State {
         let time = at.1;
         let turns = &mut self.turns;
         match event {
-            NotificationEvent::TurnStarted { root_turn_id, .. } => {
+            NotificationEvent::TurnStarted {
+                root_turn_id,
+                read_from_thread,
+                started_at,
+                previous_turn_id,
+                ..
+            } => {
                 // A review runs as a turn within its turn; Codex reports the start of the inner one, and no end
                 // (measured on 0.171.0).
                 let root = root_turn_id.as_ref().filter(|root| *root != turn_id);
                 if root.is_some_and(|root| turns.get(thread_id, root).is_some()) {
                     return false;
                 }
-                turns.update(at, thread_id, turn_id, TurnPosition::Running, |turn| {
+                let position = match read_from_thread {
+                    true => TurnPosition::After(previous_turn_id.as_ref()),
+                    false => TurnPosition::Running,
+                };
+                turns.update(at, thread_id, turn_id, position, |turn| {
+                    turn.begin(at.0, *read_from_thread, started_at.as_ref());
                     if turn.phase == Phase::Accepted {
                         turn.phase = Phase::Started;
                     }

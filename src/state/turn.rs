@@ -63,6 +63,9 @@ pub struct Turn {
     pub last_seq: u64,
     /// Whether a message of its user is among its items; only until its end is final.
     pub has_user_message: bool,
+    /// Whether events of it may be missing in the log: codexd did not hear of its beginning, or was without a connection
+    /// while it ran.
+    pub has_gap: bool,
     /// The IDs of its items until its end is final, so that those that its thread lists are recorded once.
     pub item_ids: Vec<String>,
     /// What it has to show without its items, if it is the newest turn of its thread and that is small.
@@ -158,6 +161,22 @@ impl Contents {
         }
     }
 
+    /// Adds what only `other`, contents of the same turn, has.
+    pub fn add_what_it_lacks(&mut self, other: &Self) {
+        let is_known = |item: &Value| self.items.iter().any(|known| known["id"] == item["id"]);
+        let missing: Vec<_> = other.items.iter().filter(|item| !is_known(item)).cloned().collect();
+        let space = MAX_ITEMS.saturating_sub(self.items.len());
+        self.items.extend(missing.into_iter().take(space));
+        for (own, other) in [(&mut self.error, &other.error), (&mut self.token_usage, &other.token_usage)] {
+            if own.is_none() {
+                own.clone_from(other);
+            }
+        }
+        if self.text.is_none() {
+            self.text.clone_from(&other.text);
+        }
+    }
+
     /// The approximate memory, in bytes.
     pub fn bytes(&self) -> usize {
         let values = self.items.iter().chain(&self.error).chain(&self.token_usage);
@@ -182,6 +201,14 @@ impl Turn {
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::CutOff | Phase::Ended)
+    }
+
+    /// Notes how it began, if this is the first event about it.
+    pub(super) fn begin(&mut self, seq: u64, has_gap: bool, started_at: Option<&Timestamp>) {
+        if self.first_seq == seq {
+            self.has_gap = has_gap;
+            self.started_at = started_at.unwrap_or(&self.started_at).clone();
+        }
     }
 
     /// Ends it; the first end counts, and only that of a turn that was cut off may be corrected.
@@ -288,6 +315,16 @@ impl Turns {
         }
     }
 
+    /// Takes in that there is a new connection: what happened to the open turns since the last one was not heard of.
+    pub(super) fn note_connection(&mut self) {
+        for thread_id in &self.open {
+            let turns = self.by_thread.get_mut(thread_id).into_iter().flatten();
+            for turn in turns.filter(|turn| !turn.is_over()) {
+                Arc::make_mut(turn).has_gap = true;
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self, thread_id: &ThreadId) {
         self.by_thread.remove(thread_id);
         self.open.remove(thread_id);
@@ -300,7 +337,7 @@ impl Turns {
         (seq, at): (u64, &Timestamp),
         thread_id: &ThreadId,
         turn_id: &TurnId,
-        position: TurnPosition,
+        position: TurnPosition<'_>,
         change: impl FnOnce(&mut Turn),
     ) {
         let entry = self.by_thread.entry(thread_id.clone());
@@ -320,6 +357,7 @@ impl Turns {
                 first_seq: seq,
                 last_seq: seq,
                 has_user_message: false,
+                has_gap: true,
                 item_ids: Vec::new(),
                 kept: KeptContents::default(),
             })
@@ -333,6 +371,12 @@ impl Turns {
             (Some(known), _) => known,
             (None, TurnPosition::Newest) => turns.iter().position(runs).unwrap_or(last),
             (None, TurnPosition::Older) => last.saturating_sub(1),
+            (None, TurnPosition::After(previous)) => {
+                let previous = turns.iter().position(|turn| Some(&turn.turn_id) == previous);
+                // One that is not kept is older than all of them, and what runs is newer than a turn that was not heard of.
+                let running = || turns.iter().position(|turn| !turn.is_over()).unwrap_or(last);
+                previous.map_or_else(running, |previous| previous + 1)
+            }
         };
         {
             let turn = Arc::make_mut(&mut turn);
@@ -362,13 +406,15 @@ impl Turns {
 
 /// The position of a turn among those of its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TurnPosition {
+pub(super) enum TurnPosition<'a> {
     /// It is the newest as far as is known.
     Newest,
     /// It began to run just now, so it is the newest.
     Running,
     /// The thread has newer ones.
     Older,
+    /// The thread has it directly after this one; it is new to the records.
+    After(Option<&'a TurnId>),
 }
 
 /// Removes what the records of older turns kept of their contents.

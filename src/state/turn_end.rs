@@ -4,6 +4,7 @@ use super::events::{EventDetail, NotificationEvent, TurnEvent};
 use super::records::State;
 use super::turn::Turn;
 use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
+use crate::timestamp::Timestamp;
 
 /// The end of a turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,6 +13,8 @@ pub struct TurnEnd<'a> {
     pub turn: &'a Turn,
     /// How it ended, as the app-server reports it.
     pub status: &'a str,
+    /// When it ended, if that was before the event.
+    pub at: Option<&'a Timestamp>,
 }
 
 impl State {
@@ -27,6 +30,10 @@ impl State {
             EventDetail::Turn(TurnEvent::Missing(_)) => TURN_FAILED,
             _ => return None,
         };
-        (!turn.is_over() && status != TURN_IN_PROGRESS).then_some(TurnEnd { turn, status })
+        let at = match event {
+            EventDetail::Turn(TurnEvent::Settled { completed_at, .. }) => completed_at.as_ref(),
+            _ => None,
+        };
+        (!turn.is_over() && status != TURN_IN_PROGRESS).then_some(TurnEnd { turn, status, at })
     }
 }

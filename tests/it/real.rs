@@ -38,6 +38,8 @@ mod titles;
 mod tools;
 pub(crate) mod trust;
 mod turns;
+#[cfg(target_os = "linux")]
+mod unheard;
 
 use serde_json::{Value, json};
 

@@ -93,6 +93,9 @@ impl TryFrom<TurnsAnswer> for TurnPage {
 pub struct ListedTurn {
     /// Its id.
     pub id: TurnId,
+    /// The turn that it is part of, if that is another one, as with a review.
+    #[serde(default)]
+    pub root_turn_id: Option<TurnId>,
     /// Its status.
     pub status: String,
     /// Its items, in Codex's form.

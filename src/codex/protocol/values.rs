@@ -30,6 +30,8 @@ pub const ITEMS_FULL: &str = "full";
 
 /// The type of a thread's status while a turn runs in it.
 pub const THREAD_ACTIVE: &str = "active";
+/// The type of the status of a thread that the app-server has not loaded.
+pub const THREAD_NOT_LOADED: &str = "notLoaded";
 
 /// The status of an MCP server that did not start.
 pub const MCP_SERVER_FAILED: &str = "failed";

@@ -24,6 +24,9 @@ pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
             // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
             root_turn_id: turn.root_turn_id.filter(|root| *root != turn.id),
             turn_id: turn.id,
+            read_from_thread: false,
+            started_at: None,
+            previous_turn_id: None,
         },
         Notification::TurnCompleted(TurnParams { thread_id, turn }, error) => {
             NotificationEvent::TurnCompleted { error, status: turn.status, thread_id, turn_id: turn.id }

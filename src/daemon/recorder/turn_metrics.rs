@@ -46,7 +46,7 @@ impl TurnMetrics {
             // A turn that ended with the previous run did not run while codexd was down.
             let before = self.before.as_ref().filter(|before| *before >= began);
             let was_cut = matches!(event, EventDetail::Turn(TurnEvent::Missing(_)));
-            turns.observe(seconds(began, before.filter(|_| was_cut).unwrap_or(at)));
+            turns.observe(seconds(began, before.filter(|_| was_cut).or(end.at).unwrap_or(at)));
         }
     }
 

@@ -1,5 +1,8 @@
 //! What a turn has to show (its items, its answer, its error): read from the log when it is asked for, and cached.
 //!
+//! The log may lack events of a turn during which the connection to an app-server that outlives it was lost; when it is
+//! over, its items are read from the app-server too.
+//!
 //! [`TurnReader`] reads them and owns the cache, which is bounded in bytes; `turns/read.rs` and `skipped_items.rs` call it.
 //! The record of a turn names its first and its newest event, so a search of the log reads what lies between them.
 
@@ -10,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::codex::Client;
 use crate::codex::protocol::responses::{ListedTurn, TurnPage};
+use crate::codex::protocol::values;
 use crate::daemon::app_server::calls::call;
 use crate::daemon::app_server::read_response::newest_turns_with_items;
 use crate::daemon::core::Core;
@@ -54,20 +58,30 @@ struct ContentsCache {
 struct Entry {
     thread_id: ThreadId,
     turn_id: TurnId,
+    found: Found,
+    bytes: usize,
+}
+
+/// What was read of a turn.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    contents: Arc<Contents>,
     /// The newest event that is folded in.
     through: u64,
-    contents: Arc<Contents>,
-    bytes: usize,
+    /// Whether the app-server was asked for it too.
+    is_of_app_server: bool,
 }
 
 impl ContentsCache {
     /// The contents of a turn from its first event to `through`; `None` when the log no longer has all of them.
-    async fn read(&self, log: &Arc<Log>, turn: &Turn, through: u64) -> io::Result<Option<Arc<Contents>>> {
-        let (mut contents, cursor) = match self.take(turn) {
-            Some(found) => found,
-            None if turn.first_seq > 0 => (Arc::default(), turn.first_seq - 1),
-            None => (Arc::default(), log.bounds().oldest.saturating_sub(1)),
-        };
+    async fn read(&self, log: &Arc<Log>, turn: &Turn, through: u64) -> io::Result<Option<Found>> {
+        // An item of a later event may be among those that the app-server listed.
+        let usable = |found: &Found| !found.is_of_app_server || found.through >= through;
+        let found = self.take(turn).filter(usable).unwrap_or_else(|| {
+            let before = if turn.first_seq > 0 { turn.first_seq } else { log.bounds().oldest };
+            Found { through: before.saturating_sub(1), ..Found::default() }
+        });
+        let Found { mut contents, through: cursor, is_of_app_server } = found;
         let mut lines = log.follow(cursor);
         while lines.cursor() < through {
             match lines.step().await? {
@@ -84,17 +98,18 @@ impl ContentsCache {
         if turn.first_seq == 0 && !contents.has_beginning {
             return Ok(None);
         }
-        self.put(turn, through, &contents);
-        Ok(Some(contents))
+        let found = Found { contents, through, is_of_app_server };
+        self.put(turn, &found);
+        Ok(Some(found))
     }
 
-    /// Keeps contents that include the events up to `through`.
-    fn put(&self, turn: &Turn, through: u64, contents: &Arc<Contents>) {
+    /// Keeps what was read of a turn.
+    fn put(&self, turn: &Turn, found: &Found) {
         // Another reader may have put them there meanwhile.
         drop(self.take(turn));
-        let bytes = contents.bytes();
+        let bytes = found.contents.bytes();
         let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
-        let entry = Entry { thread_id, turn_id, through, contents: Arc::clone(contents), bytes };
+        let entry = Entry { thread_id, turn_id, found: found.clone(), bytes };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.push_back(entry);
         let mut total: usize = entries.iter().map(|entry| entry.bytes).sum();
@@ -104,12 +119,12 @@ impl ContentsCache {
         }
     }
 
-    /// Takes the contents of a turn out, and the newest event that they include.
-    fn take(&self, turn: &Turn) -> Option<(Arc<Contents>, u64)> {
+    /// Takes what was read of a turn out.
+    fn take(&self, turn: &Turn) -> Option<Found> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let is_it = |entry: &Entry| entry.turn_id == turn.turn_id && entry.thread_id == turn.thread_id;
         let entry = entries.iter().position(is_it).and_then(|index| entries.remove(index))?;
-        Some((entry.contents, entry.through))
+        Some(entry.found)
     }
 }
 
@@ -137,33 +152,44 @@ impl TurnReader {
             let through = if turn.is_over() { turn.last_seq } else { state.through };
             (turn, through)
         };
-        let contents = &self.cache;
-        match contents.read(&self.core.recorder.view().log, &turn, through).await {
-            Ok(Some(contents)) => return Some(TurnView { turn, contents }),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, %turn_id, "failed to read a turn from the event log"),
+        let of_log = self.cache.read(&self.core.recorder.view().log, &turn, through).await;
+        let of_log = of_log.unwrap_or_else(|error| {
+            tracing::warn!(%error, %turn_id, "failed to read a turn from the event log");
+            None
+        });
+        // The items of a turn that runs are recorded as they end, and those before at each connection.
+        let lacks_events =
+            turn.has_gap && turn.is_over() && self.core.config.server.strategy.has_other_clients();
+        if let Some(found) = of_log.as_ref().filter(|found| found.is_of_app_server || !lacks_events) {
+            return Some(TurnView { turn, contents: Arc::clone(&found.contents) });
         }
-        let found = match self.core.current_client() {
+        let listed = match self.core.current_client() {
             Ok(client) => list_turn(&client, thread_id, turn_id).await.unwrap_or_else(|error| {
                 tracing::debug!(%error, %turn_id, "failed to read a turn from its thread");
                 None
             }),
             Err(_) => None,
         };
-        let found = match found {
-            Some(found) => {
-                let found = Arc::new(contents_of(&found));
-                contents.put(&turn, through, &found);
-                found
+        let contents = match (listed, of_log) {
+            (Some(listed), of_log) => {
+                let is_current = !turn.is_over() || listed.status != values::TURN_IN_PROGRESS;
+                let mut contents = contents_of(&listed);
+                contents.add_what_it_lacks(of_log.map(|found| found.contents).unwrap_or_default().as_ref());
+                let found = Found { contents: Arc::new(contents), through, is_of_app_server: true };
+                if is_current {
+                    self.cache.put(&turn, &found);
+                }
+                found.contents
             }
-            None => Arc::new(Contents {
+            (None, Some(of_log)) => of_log.contents,
+            (None, None) => Arc::new(Contents {
                 text: turn.kept.text.as_deref().map(str::to_owned),
                 error: turn.kept.error.as_ref().map(JsonText::value),
                 token_usage: turn.kept.token_usage.as_ref().map(JsonText::value),
                 ..Contents::default()
             }),
         };
-        Some(TurnView { turn, contents: found })
+        Some(TurnView { turn, contents })
     }
 }
 

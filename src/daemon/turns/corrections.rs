@@ -3,6 +3,7 @@
 //! `threads` calls it after each resume of a thread that has other clients, and `reconnect` for threads without an active
 //! session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -11,44 +12,102 @@ use crate::codex::Client;
 use crate::codex::protocol::responses::{ListedTurn, TurnPage};
 use crate::codex::protocol::values;
 use crate::daemon::app_server::calls::call;
-use crate::daemon::app_server::read_response::newest_turns_with_items;
+use crate::daemon::app_server::read_response::{newest_turns, newest_turns_with_items};
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
-use crate::ids::ThreadId;
-use crate::state::{NewEvent, Phase, State, Turn, TurnEvent};
+use crate::ids::{ThreadId, TurnId};
+use crate::state::{NewEvent, NotificationEvent, Phase, State, Turn, TurnEvent};
+use crate::timestamp::Timestamp;
 
 /// How many of a thread's newest turns are read.
 const NEWEST_TURNS_LIMIT: u32 = 20;
 
-/// Reads the newest turns of a thread that was just resumed and records what the records do not have: how turns ended,
-/// their items, and a turn that another client started and that runs.
+/// The turns of a thread that are known before it is resumed: of those that are newer, nothing was heard.
+#[derive(Debug)]
+pub(in crate::daemon) struct TurnsBefore(BTreeSet<TurnId>);
+
+impl TurnsBefore {
+    pub(in crate::daemon) fn of(state: &State, thread_id: &ThreadId) -> Self {
+        let recorded = state.turns.of(thread_id).map(|turn| turn.turn_id.clone());
+        // A session may have been opened on a thread with turns; it knows the newest of them.
+        let sessions = state.sessions.active_in_thread(thread_id);
+        Self(recorded.chain(sessions.filter_map(|session| session.last_turn_id.clone())).collect())
+    }
+
+    /// Whether this turn is one of them.
+    pub(in crate::daemon) fn has(&self, turn_id: &TurnId) -> bool {
+        self.0.contains(turn_id)
+    }
+}
+
+/// Reads the newest turns of a thread, which was resumed before if it is to be followed, and records what the records do
+/// not have: how turns ended, their items, a turn that another client started and that runs, and those that began and
+/// ended after the newest one in `before`. Without `before`, none of these is awaited.
 pub(in crate::daemon) async fn read_turns(
     core: &Core,
     client: &Client,
     thread_id: &ThreadId,
+    before: Option<TurnsBefore>,
 ) -> Result<(), DaemonError> {
     let (method, params) = newest_turns_with_items(client, thread_id, NEWEST_TURNS_LIMIT);
-    let listed: TurnPage = call(client, method, &params).await?;
+    let listed: TurnPage = match call(client, method, &params).await {
+        // With the items, the response can be longer than one may be.
+        Err(DaemonError::AppServer { code: None, .. }) => {
+            let (method, params) = newest_turns(client, thread_id, NEWEST_TURNS_LIMIT);
+            call(client, method, &params).await?
+        }
+        listed => listed?,
+    };
     let thread_id = thread_id.clone();
     core.record_durably(move |state| {
+        let turns = &listed.data;
+        let known = |before: TurnsBefore| turns.iter().position(|found| before.has(&found.id));
+        // Those before it are newer.
+        let end_of_missed = before.map_or(0, |before| known(before).unwrap_or(turns.len()));
         // Oldest first, as they happened.
-        let found = listed.data.iter().enumerate().rev();
-        found.flat_map(|(index, found)| corrections(state, &thread_id, found, index == 0)).collect()
+        let found = turns.iter().enumerate().rev().flat_map(|(index, found)| {
+            let place = Place {
+                is_newest: index == 0,
+                is_missed: index < end_of_missed,
+                previous: turns.get(index + 1).map(|previous| previous.id.clone()),
+            };
+            corrections(state, &thread_id, found, place)
+        });
+        found.collect()
     })
     .await
 }
 
+/// Where a turn is in its thread.
+struct Place {
+    is_newest: bool,
+    /// Whether it began when codexd did not hear of the thread.
+    is_missed: bool,
+    previous: Option<TurnId>,
+}
+
 /// What the records lack of a turn as its thread lists it.
-fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, is_newest: bool) -> Vec<NewEvent> {
+fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, place: Place) -> Vec<NewEvent> {
     let known = state.turns.get(thread_id, &found.id);
     let runs = found.status == values::TURN_IN_PROGRESS;
+    let is_inner = found.root_turn_id.as_ref().is_some_and(|root| *root != found.id);
     let is_news = match known {
         Some(turn) => !turn.is_over() || turn.phase == Phase::CutOff,
-        // A turn that is over and was never heard of was not awaited.
-        None => runs && is_newest,
+        None if runs => place.is_newest,
+        None => place.is_missed && !is_inner,
     };
     let Some(session) = state.sessions.of_thread(thread_id).filter(|_| is_news) else { return Vec::new() };
     let owner = known.and_then(|turn| state.session_for(turn)).unwrap_or(session);
+    let started = NotificationEvent::TurnStarted {
+        status: values::TURN_IN_PROGRESS.to_owned(),
+        thread_id: thread_id.clone(),
+        turn_id: found.id.clone(),
+        root_turn_id: None,
+        read_from_thread: true,
+        started_at: found.started_at.map(Timestamp::of_seconds),
+        previous_turn_id: place.previous,
+    };
+    let started = known.is_none().then(|| started.into());
     let is_missing = |item: &&Value| {
         let is_known = |turn: &Arc<Turn>| turn.item_ids.iter().any(|known| item["id"] == *known);
         is_complete(item) && !known.is_some_and(is_known)
@@ -58,22 +117,21 @@ fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, is_newes
             (Some(owner.session_id.clone()), thread_id.clone(), found.id.clone());
         TurnEvent::ItemRead { session_id, thread_id, turn_id, item: item.clone() }.into()
     });
-    let needs_status = match known {
-        Some(turn) if runs => turn.phase == Phase::CutOff,
-        _ => true,
-    };
     let settled = TurnEvent::Settled {
         session_id: owner.session_id.clone(),
         thread_id: Some(thread_id.clone()),
         turn_id: found.id.clone(),
         status: found.status.clone(),
         error: found.error.clone(),
+        completed_at: found.completed_at.map(Timestamp::of_seconds),
     };
-    // The end last: a caller that waits for it reads the turn then.
     if runs {
-        return needs_status.then(|| settled.into()).into_iter().chain(items).collect();
+        let needs_status = known.is_some_and(|turn| turn.phase == Phase::CutOff);
+        let settled = needs_status.then(|| settled.into());
+        return started.into_iter().chain(settled).chain(items).collect();
     }
-    items.chain([settled.into()]).collect()
+    // The end last: a caller that waits for it reads the turn then.
+    started.into_iter().chain(items).chain([settled.into()]).collect()
 }
 
 /// Whether an item of a turn that runs has ended.

@@ -90,18 +90,15 @@ impl Turns {
             started_by: None,
             phase: if is_open { Phase::Started } else { Phase::Ended },
             status: found.status.into(),
-            started_at: found.started_at.map(timestamp).unwrap_or_default(),
-            completed_at: found.completed_at.map(timestamp),
+            started_at: found.started_at.map(Timestamp::of_seconds).unwrap_or_default(),
+            completed_at: found.completed_at.map(Timestamp::of_seconds),
             first_seq: 0,
             last_seq: 0,
             has_user_message: false,
+            has_gap: false,
             item_ids: Vec::new(),
             kept: KeptContents::default(),
         };
         Ok(TurnView { turn: Arc::new(turn), contents })
     }
-}
-
-fn timestamp(seconds: i64) -> Timestamp {
-    jiff::Timestamp::from_second(seconds).map(Timestamp::from).unwrap_or_default()
 }

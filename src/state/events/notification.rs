@@ -8,6 +8,7 @@ use crate::codex::protocol::notifications;
 use crate::codex::protocol::values::STREAM_STDERR;
 use crate::ids::{ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
+use crate::timestamp::Timestamp;
 
 event_types! {
     /// The events of the app-server's notifications.
@@ -39,7 +40,17 @@ event_types! {
             turn_id: TurnId,
             /// The turn at the root, when this is the turn of a sub-agent.
             root_turn_id: Option<TurnId> = default skip_serializing_if,
-        } => Info, format!("App-server turn {turn_id} started.");
+            /// Whether it was read from its thread, because codexd was not connected when the turn began.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            read_from_thread: bool = default,
+            /// When it began, where it was read from its thread.
+            started_at: Option<Timestamp> = default skip_serializing_if,
+            /// The turn before it in its thread, where it was read from there.
+            previous_turn_id: Option<TurnId> = default skip_serializing_if,
+        } => Info, match read_from_thread {
+            false => format!("App-server turn {turn_id} started."),
+            true => format!("App-server turn {turn_id} started, as its thread reports: it was not heard of."),
+        };
         /// A turn ended.
         "app-server.turn.completed" => TurnCompleted {
             /// Why it failed, in the app-server's form.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
 use crate::state::{ChildStatus, IdempotencyKey, QueuedTurn};
+use crate::timestamp::Timestamp;
 
 event_types! {
     /// The events of the turns of sessions.
@@ -101,6 +102,8 @@ event_types! {
             status: String,
             /// Why it failed, in the app-server's form, if that is known.
             error: Option<Value> = default skip_serializing_if,
+            /// When it ended, as its thread reports, if that is known.
+            completed_at: Option<Timestamp> = default skip_serializing_if,
         } => Warn, format!("Turn {turn_id} of session {session_id} is {status}, as its thread reports.");
         /// A running turn has been silent for a while.
         "turn.stalled" => Stalled {

@@ -90,7 +90,7 @@ async fn turns_outlive_codexd_and_end_as_codex_recorded_them() {
         return skip(
             ROUNDS,
             "faults during turns of two clients",
-            &format!("{ROUNDS} is not set; .ci/full sets it"),
+            &format!("{ROUNDS} is not set; .ci/run and .ci/full set it"),
         );
     };
     let rounds: u64 = rounds.parse().unwrap();
