@@ -27,7 +27,8 @@
 //! From top to bottom; a layer uses only lower layers, which `tests/architecture.rs` checks.
 //!
 //! - [`commands`]: the subcommands; the order of start and stop, signals, exit codes.
-//! - `client`: the HTTP client of the daemon, for the commands.
+//! - `mcp`: the tools for clients of the Model Context Protocol.
+//! - `client`: the HTTP client of the daemon, for the commands and the tools.
 //! - [`http`]: routes, requests and responses, the table of errors, event streams, WebSockets.
 //! - [`daemon`]: sessions, turns and server requests, and the recorder.
 //! - [`service`]: the unit file of the system's service manager, and the calls to it.
@@ -80,6 +81,7 @@ pub mod ids;
     reason = "the log is written by the recorder's thread, read on threads of a pool, and opened before anything is served"
 )]
 pub mod journal;
+mod mcp;
 #[expect(clippy::disallowed_methods, reason = "it is used by commands, which are separate processes")]
 pub mod service;
 pub mod state;

@@ -25,12 +25,13 @@ use imports::{Imports, cycles};
 use source::{Source, layers_used, paths, sources, without_tests};
 
 /// The layers from top to bottom, each with the layers that it may use.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("main", &["commands", "cli"]),
     ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
     (
         "commands",
         &[
+            "mcp",
             "client",
             "http",
             "daemon",
@@ -44,6 +45,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "ids",
         ],
     ),
+    ("mcp", &["client", "http", "codex::protocol"]),
     ("client", &["http", "config"]),
     ("http", &["daemon", "journal", "state", "codex::protocol", "storage", "blocking", "ids", "timestamp"]),
     (

@@ -80,6 +80,8 @@ pub enum Command {
     Logout(ClientArguments),
     /// Call a method of the app-server
     Call(CallArguments),
+    /// Serve the tools of Codex to a client of the Model Context Protocol, on stdin and stdout
+    Mcp(ClientArguments),
     /// Print a shell completion script
     Completions {
         /// Shell to generate completions for

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use axum::body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -152,7 +152,7 @@ impl EventStream {
         Ok(None)
     }
 
-    async fn connect(&self) -> Result<StreamConnection, ClientError> {
+    async fn connect(&mut self) -> Result<StreamConnection, ClientError> {
         let mut path = format!("{}?after={}", self.client.event_stream_path, percent_encode(&self.cursor));
         if let Some(session_id) = &self.filter.session_id {
             path.push_str(&format!("&sessionId={}", percent_encode(session_id)));
@@ -218,12 +218,12 @@ struct Frame {
 
 #[derive(Debug)]
 struct StreamConnection {
-    body: Incoming,
+    body: Body,
     parser: FrameParser,
 }
 
 impl StreamConnection {
-    fn new(body: Incoming) -> Self {
+    fn new(body: Body) -> Self {
         Self { body, parser: FrameParser::default() }
     }
 

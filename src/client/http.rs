@@ -3,13 +3,15 @@
 //! [`DaemonClient`] holds the address and the token file. The token is read for every request, and sent only after the
 //! peer was checked: a process of another user that took the address must not get it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
@@ -53,10 +55,33 @@ impl ClientError {
     }
 }
 
+/// Responds to a request of this process, without a connection and without the token.
+pub(crate) type LocalService =
+    dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync;
+
+/// How requests reach the daemon.
+#[derive(Clone)]
+enum Transport {
+    /// By a connection to its address.
+    Tcp,
+    /// By a call: the daemon is this process.
+    Local(Arc<LocalService>),
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "Tcp",
+            Self::Local(_) => "Local",
+        })
+    }
+}
+
 /// The address of the daemon and the token file.
 #[derive(Debug, Clone)]
 pub(crate) struct DaemonClient {
     base: LocalApiBase,
+    transport: Transport,
     pub(super) event_stream_path: String,
     token_file: Option<PathBuf>,
     /// Called with one sentence when a response has something that its receiver should know.
@@ -68,6 +93,7 @@ impl DaemonClient {
     pub(crate) fn new(service: &ServiceConfig, on_warning: fn(&str)) -> Self {
         Self {
             base: service.local_api_base.clone(),
+            transport: Transport::Tcp,
             event_stream_path: service.event_stream_path.clone(),
             token_file: service.auth.auth_token_file.clone(),
             on_warning,
@@ -77,6 +103,11 @@ impl DaemonClient {
     /// The same client at the address where the daemon really listens.
     pub(crate) fn at(self, base: LocalApiBase) -> Self {
         Self { base, ..self }
+    }
+
+    /// The same client in the process of the daemon, whose requests go to `service`.
+    pub(crate) fn local(self, service: Arc<LocalService>) -> Self {
+        Self { transport: Transport::Local(service), ..self }
     }
 
     /// The status of the daemon, with a timeout of 5 s.
@@ -119,15 +150,37 @@ impl DaemonClient {
         tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Sends a request on a new connection, with the token if there is a token file.
+    /// Sends a request.
     pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
         accept: Option<&'static str>,
         body: Option<&Value>,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<Body>, ClientError> {
         let address = self.base.socket_address();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, address.to_string())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.map(Value::to_string).unwrap_or_default()))
+            .map_err(|error| self.not_codexd(error.to_string()))?;
+        if let Some(accept) = accept {
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
+        }
+        match &self.transport {
+            Transport::Tcp => self.send_to(address, request).await,
+            Transport::Local(service) => Ok(service(request).await),
+        }
+    }
+
+    /// Sends a request on a new connection, with the token if there is a token file.
+    async fn send_to(
+        &self,
+        address: SocketAddr,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ClientError> {
         let token = self.token_file.as_deref().map(read_token).transpose().map_err(ClientError::Token)?;
         let unreachable = |source| ClientError::Unreachable { address: self.base.to_string(), source };
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
@@ -139,27 +192,17 @@ impl DaemonClient {
             .map_err(|error| self.not_codexd(error.to_string()))?;
         // The task ends with the response, or when the response is dropped.
         tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, address.to_string())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Body::from(body.map(Value::to_string).unwrap_or_default()))
-            .map_err(|error| self.not_codexd(error.to_string()))?;
-        let headers = request.headers_mut();
-        if let Some(accept) = accept {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        }
         if let Some(token) = token {
             let bearer = HeaderValue::try_from(format!("Bearer {token}"));
-            headers
-                .insert(header::AUTHORIZATION, bearer.map_err(|error| self.not_codexd(error.to_string()))?);
+            let bearer = bearer.map_err(|error| self.not_codexd(error.to_string()))?;
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
-        sender.send_request(request).await.map_err(|error| self.not_codexd(error.to_string()))
+        let response = sender.send_request(request).await;
+        response.map(|response| response.map(Body::new)).map_err(|error| self.not_codexd(error.to_string()))
     }
 
     /// Extracts `data` from the response envelope.
-    pub(super) async fn data(&self, response: Response<Incoming>) -> Result<Value, ClientError> {
+    pub(super) async fn data(&self, response: Response<Body>) -> Result<Value, ClientError> {
         let body =
             response.into_body().collect().await.map_err(|error| self.not_codexd(error.to_string()))?;
         let response: Value =

@@ -45,9 +45,10 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .with_writer(log.clone())
         .with_ansi(io::stderr().is_terminal());
-    // At these levels the libraries log headers, frames and texts.
+    // At these levels the libraries log headers, frames and texts, and that of MCP every session.
     let is_allowed = filter_fn(|metadata| {
-        *metadata.level() <= Level::INFO || metadata.target().starts_with(CODEXD_TARGET)
+        let least = if metadata.target().starts_with("rmcp") { Level::WARN } else { Level::INFO };
+        *metadata.level() <= least || metadata.target().starts_with(CODEXD_TARGET)
     });
     tracing_subscriber::registry()
         .with(filter)

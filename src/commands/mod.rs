@@ -29,6 +29,7 @@ mod format;
 mod interrupt;
 mod logging;
 mod login;
+mod mcp;
 mod output;
 mod questions;
 mod requests;
@@ -159,6 +160,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Account(client) => run_client_command(&client, async |context| account::run(context).await),
         Command::Login(client) => run_client_command(&client, async |context| login::run(context).await),
         Command::Logout(client) => run_client_command(&client, async |context| login::log_out(context).await),
+        Command::Mcp(client) => run_client_command(&client, async |context| mcp::run(context).await),
         Command::Completions { shell } => {
             let script = cli::completions(shell);
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)

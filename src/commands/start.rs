@@ -2,8 +2,11 @@
 //!
 //! [`Running`] owns the daemon and its listener, and the order in which they start and stop. `smoke` uses it too.
 
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use axum::response::Response;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,10 +14,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::failure::Failure;
 use super::runtime::runtime;
 use super::{demo, logging, output, watchdog};
+use crate::client::DaemonClient;
 use crate::codex;
 use crate::config::{ChildStrategy, Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::http::{App, Server, StatusView, TokenFile};
+use crate::mcp;
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
     // Dropped last, so that the last lines are written.
@@ -95,7 +100,7 @@ impl Running {
             true => Failure::usage(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;
-        let app = App::new(daemon.clone(), address, token);
+        let app = with_mcp(App::new(daemon.clone(), address, token), daemon.config());
         let server = Server::start(listener, app.clone());
         tracing::info!(%address, "listening");
         Ok(Self { daemon, app, server })
@@ -135,6 +140,19 @@ impl Running {
     fn print_status(&self, json: bool) {
         print_status(&self.app.status(), json);
     }
+}
+
+/// The app with `/mcp`, whose tools call the app itself.
+fn with_mcp(app: App, config: &Config) -> App {
+    let inner = app.clone();
+    let service = move |request| {
+        let app = inner.clone();
+        Box::pin(async move { app.respond_locally(request).await })
+            as Pin<Box<dyn Future<Output = Response> + Send>>
+    };
+    let client = DaemonClient::new(&config.service, |_| {}).local(Arc::new(service));
+    let shutdown = app.shutdown();
+    app.with_mcp(mcp::http_service(client, shutdown))
 }
 
 fn print_status(status: &StatusView, json: bool) {

@@ -26,6 +26,7 @@ use super::body;
 use super::connections::ConnectionLimiter;
 use super::error::ApiError;
 use super::router::router;
+use super::routes::mcp::McpService;
 use super::routes::service::StatusView;
 use super::stream;
 use crate::daemon::{Daemon, catch_panic};
@@ -35,6 +36,8 @@ use crate::daemon::{Daemon, catch_panic};
 pub struct App {
     pub(super) state: AppState,
     pub(super) router: Router,
+    /// The handler of `/mcp`; `None` in the app that it calls itself.
+    mcp: Option<McpService>,
 }
 
 impl App {
@@ -55,7 +58,22 @@ impl App {
             shutdown: CancellationToken::new(),
         });
         let router = router(&state);
-        Self { state, router }
+        Self { state, router, mcp: None }
+    }
+
+    /// The same app with a handler of `/mcp`.
+    pub(crate) fn with_mcp(self, mcp: McpService) -> Self {
+        Self { mcp: Some(mcp), ..self }
+    }
+
+    /// Cancelled when the daemon stops.
+    pub(crate) fn shutdown(&self) -> CancellationToken {
+        self.state.shutdown.clone()
+    }
+
+    /// Responds to a request of this process, which needs no admission: it comes from a request that was admitted.
+    pub(crate) async fn respond_locally(&self, request: Request) -> Response {
+        self.route(request).await
     }
 
     /// Responds to one request of `peer`; trailing slashes of its path are ignored.
@@ -78,6 +96,7 @@ impl App {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(Arc::clone(&access));
                 request.extensions_mut().insert(Credential(credential));
+                request.extensions_mut().insert(self.mcp.clone());
                 self.route(request).await
             }
             Ok(Admission::Preflight) => auth::preflight_response(&head.headers),

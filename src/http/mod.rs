@@ -40,5 +40,6 @@ pub use app_state::base_url;
 pub use auth::peer::{Peer, peer_of};
 pub use auth::token::{TokenFile, new_token, read_token};
 pub use router::openapi_document;
+pub(crate) use routes::mcp::McpService;
 pub use routes::service::{ServiceView, StatusView};
 pub use server::Server;

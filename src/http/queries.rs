@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::WholeNumber;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ThreadId};
 use crate::state::{Purpose, SessionStatus};
 
 /// The order of a list of sessions.
@@ -27,6 +27,9 @@ pub(super) struct SessionQuery {
     pub(super) purpose: Option<Purpose>,
     /// Only sessions whose thread is archived, or only the others.
     pub(super) archived: Option<bool>,
+    /// Only sessions of this thread.
+    #[serde(rename = "threadId")]
+    pub(super) thread_id: Option<ThreadId>,
     /// Which sessions come first; default: oldest.
     pub(super) order: Option<Order>,
     /// Only sessions that come after this one.

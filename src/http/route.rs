@@ -4,11 +4,12 @@
 //! passed.
 
 use axum::routing::MethodRouter;
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::app_state::AppState;
 use super::auth;
-use super::error::ErrorKind;
+use super::error::{self, ErrorKind};
+use super::response::Envelope;
 
 /// A method of a path, with everything that is documented about it.
 pub(super) struct Route {
@@ -56,4 +57,82 @@ impl Route {
     pub(super) fn http_method(&self) -> &'static str {
         if self.method == "WS" { "GET" } else { self.method }
     }
+}
+
+/// The errors of reading a request body.
+pub(super) const BODY_ERRORS: &[ErrorKind] =
+    &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE, error::UNSUPPORTED];
+/// The errors of `Idempotency-Key`.
+pub(super) const KEY_ERRORS: &[ErrorKind] = &[error::KEY_REUSED];
+/// The errors of a call to the app-server, and of recording the event that follows.
+pub(super) const CALL_ERRORS: &[ErrorKind] = &[
+    error::REJECTED,
+    error::APP_SERVER_ERROR,
+    error::UNAVAILABLE,
+    error::OVERLOADED,
+    error::STORAGE,
+    error::SHUTTING_DOWN,
+    error::TIMEOUT,
+];
+/// The errors of reopening the thread of a session.
+pub(super) const ATTACH_ERRORS: &[ErrorKind] =
+    &[error::NOT_ACTIVE, error::THREAD_LOCKED, error::THREAD_UNAVAILABLE];
+
+/// The schema of a body without the envelope.
+pub(super) fn flat<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// The schema of a body in the envelope.
+pub(super) fn data<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Envelope<T>>()
+}
+
+/// The schema of a text.
+pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "string" })
+}
+
+/// The schema of an OpenAPI document.
+pub(super) fn document(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
+}
+
+/// A route of the contract, with the other fields empty.
+pub(super) const fn formal(
+    method: &'static str,
+    path: &'static str,
+    operation_id: &'static str,
+    handler: fn() -> MethodRouter<AppState>,
+    response_schema: fn(&mut SchemaGenerator) -> Schema,
+    description: &'static str,
+) -> Route {
+    Route {
+        method,
+        path,
+        description,
+        is_formal: true,
+        handler,
+        operation_id,
+        remarks: "",
+        query: None,
+        body: None,
+        supports_idempotency_key: false,
+        status: 200,
+        media_type: "application/json",
+        response_schema,
+        errors: &[],
+    }
+}
+
+/// Any other route, with the other fields empty.
+pub(super) const fn extension(
+    method: &'static str,
+    path: &'static str,
+    operation_id: &'static str,
+    handler: fn() -> MethodRouter<AppState>,
+    response_schema: fn(&mut SchemaGenerator) -> Schema,
+    description: &'static str,
+) -> Route {
+    Route { is_formal: false, ..formal(method, path, operation_id, handler, response_schema, description) }
 }

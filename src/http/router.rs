@@ -10,21 +10,22 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, patch, post};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use axum::routing::{delete, get, patch, post};
 use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
 use super::bodies::{
     AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn, UpdateSession,
 };
-use super::error::{self, ApiError, ErrorKind};
+use super::error::{self, ApiError};
 use super::parse::schema;
 use super::queries::{CloseQuery, RequestQuery, SessionQuery, ThreadQuery, WaitQuery};
-use super::response::Envelope;
-use super::route::{EVENT_STREAM, Route};
+use super::route::{
+    ATTACH_ERRORS, BODY_ERRORS, CALL_ERRORS, EVENT_STREAM, KEY_ERRORS, Route, data, document, extension,
+    flat, formal, text,
+};
 use super::routes::service::StatusView;
-use super::routes::{app_server, calls, describe, health, metrics, requests, sessions, threads, turns};
+use super::routes::{app_server, calls, describe, health, mcp, metrics, requests, sessions, threads, turns};
 use super::{openapi, response, stream, web};
 use crate::daemon::SessionView;
 
@@ -63,77 +64,6 @@ pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
 async fn unknown_route(method: Method, uri: Uri) -> Response {
     let message = format!("Unknown codexd route {method} {}.", uri.path());
     ApiError::new(error::NOT_FOUND, message).into_response()
-}
-
-/// The errors of reading a request body.
-const BODY_ERRORS: &[ErrorKind] =
-    &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE, error::UNSUPPORTED];
-/// The errors of `Idempotency-Key`.
-const KEY_ERRORS: &[ErrorKind] = &[error::KEY_REUSED];
-/// The errors of a call to the app-server, and of recording the event that follows.
-const CALL_ERRORS: &[ErrorKind] = &[
-    error::REJECTED,
-    error::APP_SERVER_ERROR,
-    error::UNAVAILABLE,
-    error::OVERLOADED,
-    error::STORAGE,
-    error::SHUTTING_DOWN,
-    error::TIMEOUT,
-];
-/// The errors of reopening the thread of a session.
-const ATTACH_ERRORS: &[ErrorKind] = &[error::NOT_ACTIVE, error::THREAD_LOCKED, error::THREAD_UNAVAILABLE];
-
-fn flat<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
-}
-
-fn data<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<Envelope<T>>()
-}
-
-fn text(_: &mut SchemaGenerator) -> Schema {
-    schemars::json_schema!({ "type": "string" })
-}
-
-fn document(_: &mut SchemaGenerator) -> Schema {
-    schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
-}
-
-const fn formal(
-    method: &'static str,
-    path: &'static str,
-    operation_id: &'static str,
-    handler: fn() -> MethodRouter<AppState>,
-    response_schema: fn(&mut SchemaGenerator) -> Schema,
-    description: &'static str,
-) -> Route {
-    Route {
-        method,
-        path,
-        description,
-        is_formal: true,
-        handler,
-        operation_id,
-        remarks: "",
-        query: None,
-        body: None,
-        supports_idempotency_key: false,
-        status: 200,
-        media_type: "application/json",
-        response_schema,
-        errors: &[],
-    }
-}
-
-const fn extension(
-    method: &'static str,
-    path: &'static str,
-    operation_id: &'static str,
-    handler: fn() -> MethodRouter<AppState>,
-    response_schema: fn(&mut SchemaGenerator) -> Schema,
-    description: &'static str,
-) -> Route {
-    Route { is_formal: false, ..formal(method, path, operation_id, handler, response_schema, description) }
 }
 
 /// All routes; the formal ones in the order of the contract.
@@ -489,6 +419,43 @@ pub(super) const ROUTES: &[Route] = &[
             || post(requests::respond),
             data::<requests::OneRequest>,
             "Answer one request of the app-server.",
+        )
+    },
+    Route {
+        errors: mcp::ERRORS,
+        remarks: "The Model Context Protocol over streamable HTTP: messages of JSON-RPC, answered with JSON or as \
+                  server-sent events. docs/mcp.md describes the tools.",
+        ..extension(
+            "POST",
+            mcp::PATH,
+            "sendMcpMessage",
+            || post(mcp::serve),
+            mcp::message,
+            "Send a message to the tools of the Model Context Protocol.",
+        )
+    },
+    Route {
+        errors: mcp::ERRORS,
+        media_type: "text/event-stream",
+        ..extension(
+            "GET",
+            mcp::PATH,
+            "readMcpMessages",
+            || get(mcp::serve),
+            text,
+            "Stream of messages to a client of the Model Context Protocol.",
+        )
+    },
+    Route {
+        errors: mcp::ERRORS,
+        status: 202,
+        ..extension(
+            "DELETE",
+            mcp::PATH,
+            "endMcpSession",
+            || delete(mcp::serve),
+            text,
+            "End a session of the Model Context Protocol; threads and turns are unchanged.",
         )
     },
 ];

@@ -16,6 +16,7 @@ mod health;
 mod held;
 mod lifecycle;
 mod long_lines;
+mod mcp;
 #[cfg(target_os = "linux")]
 mod other_client;
 #[cfg(target_os = "linux")]

@@ -74,6 +74,7 @@ impl SessionQuery {
             self.status.is_none_or(|status| session.status == status)
                 && self.purpose.is_none_or(|purpose| session.purpose == purpose)
                 && self.archived.is_none_or(|archived| session.archived == archived)
+                && self.thread_id.as_ref().is_none_or(|id| session.thread_id.as_ref() == Some(id))
                 && self.metadata.iter().all(|(key, value)| session.metadata.get(key) == Some(value))
         });
         if let Some(limit) = self.limit {

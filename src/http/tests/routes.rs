@@ -65,6 +65,9 @@ async fn describe_lists_eight_formal_routes_in_order() {
             "GET /v1/codexd/requests",
             "GET /v1/codexd/requests/:request_id",
             "POST /v1/codexd/requests/:request_id",
+            "POST /mcp",
+            "GET /mcp",
+            "DELETE /mcp",
         ]
     );
     for extension in extensions {

@@ -325,7 +325,15 @@ async fn get_and_head_requests_change_no_state() {
     assert_no_failures(&failures);
     assert_eq!(read_state().await, before);
     assert_eq!(daemon.events_on_disk(), log);
-    let reads = ["model/list", "thread/list", "thread/read", "thread/turns/list"];
+    let reads = [
+        "account/rateLimits/read",
+        "account/read",
+        "account/usage/read",
+        "model/list",
+        "thread/list",
+        "thread/read",
+        "thread/turns/list",
+    ];
     let new_methods = &methods()[earlier_methods.len()..];
     assert!(new_methods.iter().all(|method| reads.iter().any(|known| method == known)), "{new_methods:?}");
 }

@@ -227,7 +227,7 @@ impl Daemon {
     }
 }
 
-fn clean_command(program: &Path, home: &Path) -> Command {
+pub(crate) fn clean_command(program: &Path, home: &Path) -> Command {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tmp");
     fs::create_dir_all(&temporary).unwrap();
     let mut command = Command::new(program);
