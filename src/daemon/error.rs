@@ -220,6 +220,16 @@ pub enum DaemonError {
         /// Its version.
         version: String,
     },
+    /// The app-server is too old to fork a thread at a turn.
+    #[error(
+        "Codex {version} copies all turns of a thread, so it cannot end a fork with \"lastTurnId\"; install version 0.160.0 or \
+         newer with \"{}\".",
+        versions::INSTALL_COMMAND
+    )]
+    CannotForkAtTurn {
+        /// Its version.
+        version: String,
+    },
     /// The app-server failed, or its response could not be decoded.
     #[error("The app-server failed at {method}: {message}")]
     AppServer {

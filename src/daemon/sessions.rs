@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::codex::protocol::responses::{ListedTurn, OpenedThread, TurnPage};
-use crate::codex::protocol::{methods, values};
+use crate::codex::protocol::{methods, values, versions};
 use crate::codex::{Client, Wait};
 use crate::daemon::app_server::calls::call_and_record;
 use crate::daemon::app_server::read_response::newest_turns;
@@ -93,6 +93,11 @@ impl Sessions {
                         with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
                     }
                     (None, Some(source)) => {
+                        if input.settings.contains_key("lastTurnId")
+                            && let Some(version) = client.older_than(versions::FORKS_AT_TURN)
+                        {
+                            return Err(DaemonError::CannotForkAtTurn { version: version.to_owned() });
+                        }
                         let (thread_lock, source) = sessions.threads.lock_of_session(&source).await?;
                         let source = sessions.threads.attach(&client, source).await?;
                         let thread_id = source

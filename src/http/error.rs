@@ -70,7 +70,7 @@ error_kinds! {
     THREAD_LOCKED: CONFLICT "thread_locked", "Another program has the thread open.";
     THREAD_UNAVAILABLE: CONFLICT "thread_unavailable", "Codex cannot open the thread: its history is missing, or it is archived.";
     OUTCOME_UNKNOWN: CONFLICT "outcome_unknown", "It is unknown whether the turn of an earlier request started.";
-    CODEX_TOO_OLD: CONFLICT "codex_too_old", "Codex is too old for a turn with an Idempotency-Key and for a queued turn.";
+    CODEX_TOO_OLD: CONFLICT "codex_too_old", "Codex is too old for a turn with an Idempotency-Key, for a queued turn, or for a fork that ends at a turn.";
     NOT_OURS: CONFLICT "not_ours", "Another program started the app-server.";
     CURSOR_GONE: GONE "cursor_gone", "The cursor has expired or is invalid.";
     TOO_LARGE: PAYLOAD_TOO_LARGE "payload_too_large", "The body exceeds the limit.";
@@ -279,7 +279,9 @@ impl From<DaemonError> for ApiError {
             E::UnknownMethod { method, code } => {
                 (REJECTED, json!({ "code": code, "message": message, "method": method }))
             }
-            E::CodexTooOld { version } => (CODEX_TOO_OLD, json!({ "version": version })),
+            E::CodexTooOld { version } | E::CannotForkAtTurn { version } => {
+                (CODEX_TOO_OLD, json!({ "version": version }))
+            }
             E::AppServer { method, code, message } => {
                 (APP_SERVER_ERROR, json!({ "code": code, "message": message, "method": method }))
             }

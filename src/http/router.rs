@@ -124,7 +124,7 @@ pub(super) const ROUTES: &[Route] = &[
             KEY_ERRORS,
             CALL_ERRORS,
             ATTACH_ERRORS,
-            &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::TRUST_UNDECIDED],
+            &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::TRUST_UNDECIDED, error::CODEX_TOO_OLD],
         ],
         ..formal(
             "POST",

@@ -21,6 +21,10 @@ pub const LISTS_TURNS: (u64, u64) = (0, 130);
 /// default, which `untrusted` changes (0.140.0 takes the default, 0.160.1 keeps, measured).
 pub const KEEPS_APPROVAL_POLICY: (u64, u64) = (0, 160);
 
+/// The first version, as major and minor, whose `thread/fork` ends at a turn (0.140.0 copies all of them, 0.160.1 ends
+/// there, measured).
+pub const FORKS_AT_TURN: (u64, u64) = (0, 160);
+
 /// The command that installs the newest Codex.
 pub const INSTALL_COMMAND: &str = "npm install --global @openai/codex";
 /// The command that gives Codex an account.

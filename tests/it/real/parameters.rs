@@ -65,7 +65,7 @@ fn bodies_have_every_parameter_of_the_tables() {
 /// Codex checks what it gets, so a wrong value of a parameter is rejected if it was passed on.
 #[tokio::test]
 async fn parameters_reach_codex() {
-    let mut stage = Stage::start().await;
+    let mut stage = Stage::start_version("0.171.0").await;
     let right = json!({
         "approvalsReviewer": "user", "serviceName": "a-service", "sessionStartSource": "startup",
         "threadSource": "user", "baseInstructions": "Be short.", "developerInstructions": "Be shorter.",
@@ -108,6 +108,18 @@ async fn parameters_reach_codex() {
         json!({ "threadId": session["threadId"], "threadSource": "user", "personality": "friendly" });
     assert_eq!(ignored(resumed).await, json!(["threadSource"]));
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn fork_at_a_turn_is_refused_where_codex_copies_all() {
+    let mut stage = Stage::start_version("0.140.0").await;
+    let session = stage.session(&json!({})).await;
+    let first = stage.start_turn(&session, "mock:text=[one]").await;
+    stage.rest_of(&first).await;
+    let at_turn = json!({ "forkFrom": session["sessionId"], "lastTurnId": first });
+    post(&stage.daemon, SESSIONS, &at_turn).await.error(409, "codex_too_old");
+    let whole = json!({ "forkFrom": session["sessionId"] });
+    post(&stage.daemon, SESSIONS, &whole).await.data(201);
 }
 
 #[tokio::test]
