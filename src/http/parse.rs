@@ -81,7 +81,9 @@ pub(super) fn query<T: DeserializeOwned + JsonSchema + 'static>(text: &str) -> R
         let value = match text.parse::<u64>() {
             _ if text.is_empty() || has_type(property, "object") => continue,
             Ok(number) if has_type(property, "integer") => number.into(),
-            _ if has_type(property, "boolean") => (text == "true").into(),
+            _ if has_type(property, "boolean") && ["true", "false"].contains(&text) => {
+                (text == "true").into()
+            }
             _ => Value::from(text),
         };
         match fields.get_mut(&*name) {

@@ -106,7 +106,9 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
     fn try_from(labels: BTreeMap<String, String>) -> Result<Self, String> {
         let bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > MAX_LABEL_BYTES {
-            return Err(format!(" has {bytes} bytes of keys and values; at most {MAX_LABEL_BYTES} are kept"));
+            return Err(format!(
+                " has {bytes} bytes of keys and values; at most {MAX_LABEL_BYTES} are allowed"
+            ));
         }
         let labels = labels.iter().map(|(key, value)| (key.trim(), value.trim()));
         let label = |(key, value): (&str, &str)| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::http::bodies::{self, AnswerRequest, CreateSession, InterruptTurn, SubmitTurn};
 use crate::http::body::Fields;
 use crate::http::parse;
-use crate::http::queries::{SessionQuery, WaitQuery};
+use crate::http::queries::{CloseQuery, SessionQuery, WaitQuery};
 
 fn parse_body<T: DeserializeOwned + schemars::JsonSchema + 'static>(
     body: Value,
@@ -35,7 +35,7 @@ fn body_schema_errors_are_one_sentence() {
         (create("metadata", json!({ "a": 1 })), "metadata must be an object of non-empty strings."),
         (
             create("metadata", json!({ "a": "x".repeat(16 * 1024) })),
-            "metadata has 16385 bytes of keys and values; at most 16384 are kept.",
+            "metadata has 16385 bytes of keys and values; at most 16384 are allowed.",
         ),
         (create("requests", json!("x")), "requests must be one of ask and decline; \"x\" is not."),
         (
@@ -99,6 +99,11 @@ fn query_error_names_the_parameter() {
     ] {
         assert_eq!(parse::query::<SessionQuery>(text).map(|_| ()), Err(message.to_owned()));
     }
+    let interrupt = |text: &str| parse::query::<CloseQuery>(text).map(|query| query.interrupt);
+    assert_eq!(interrupt("interrupt=true"), Ok(Some(true)));
+    assert_eq!(interrupt("interrupt=false"), Ok(Some(false)));
+    assert_eq!(interrupt("interrupt="), Ok(None));
+    assert_eq!(interrupt("interrupt=perhaps"), Err("interrupt must be true or false.".to_owned()));
     let query = parse::query::<SessionQuery>("metadata=x&metadata.a=1&metadata.b.c=2&metadata.d=&metadata=y")
         .unwrap();
     let labels: Vec<_> = query.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -44,11 +44,14 @@ async fn busy_session_closes_only_together_with_its_turn() {
     let session_id = new_session(&daemon).await;
     let turn_id = start_turn(&daemon, &session_id, "hang").await;
     let path = format!("{SESSIONS}/{session_id}");
-    for query in ["", "?interrupt=false", "?interrupt=1"] {
+    for query in ["", "?interrupt=false"] {
         let refused = delete(&daemon, &format!("{path}{query}")).await;
         refused.error(409, "turn_in_progress");
         assert_eq!(refused.json["details"]["turnId"], turn_id);
     }
+    let refused = delete(&daemon, &format!("{path}?interrupt=1")).await;
+    refused.error(400, "bad_request");
+    assert_eq!(refused.json["message"], "interrupt must be true or false.");
     assert_eq!(session_record(&daemon, &session_id).await["status"], "active");
     let closed = delete(&daemon, &format!("{path}?interrupt=true")).await.data(200)["session"].clone();
     assert_eq!(
