@@ -8,9 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::codex::protocol::items;
-use crate::codex::protocol::responses::TurnPage;
-use crate::daemon::app_server::calls::call;
-use crate::daemon::app_server::read_response::newest_turns_with_items;
+use crate::daemon::app_server::calls::{search_turns, with_id};
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::skipped_items::table::{SkippedItem, SkippedItems};
@@ -83,32 +81,25 @@ impl SkippedItemReader {
 
     async fn read_items(&self, thread_id: &ThreadId, turn_id: &TurnId) -> Result<(), DaemonError> {
         let client = self.core.wait_for_client().await?;
-        let (method, mut params) = newest_turns_with_items(&client, thread_id, PAGE_SIZE);
-        for _ in 0..MAX_PAGES {
-            let page: TurnPage = call(&client, method, &params).await?;
-            if let Some(turn) = page.data.into_iter().find(|turn| turn.id == *turn_id) {
-                let items = chosen(&self.table.of(turn_id), turn.items);
-                let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
-                return self
-                    .core
-                    .record_durably(move |state| {
-                        let session = state.sessions.of_thread(&thread_id);
-                        let session_id = session.map(|session| session.session_id.clone());
-                        let event = |item| TurnEvent::ItemRead {
-                            session_id: session_id.clone(),
-                            thread_id: thread_id.clone(),
-                            turn_id: turn_id.clone(),
-                            item,
-                        };
-                        items.into_iter().map(|item| event(item).into()).collect()
-                    })
-                    .await;
-            }
-            let Some(next) = page.next_cursor else { break };
-            params["cursor"] = next.into();
-        }
-        tracing::warn!(%thread_id, %turn_id, "the thread does not list the turn whose items were skipped");
-        Ok(())
+        let found = search_turns(&client, thread_id, PAGE_SIZE, MAX_PAGES, with_id(turn_id)).await?;
+        let Some(turn) = found else {
+            tracing::warn!(%thread_id, %turn_id, "the thread does not list the turn whose items were skipped");
+            return Ok(());
+        };
+        let items = chosen(&self.table.of(turn_id), turn.items);
+        let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
+        let read = move |state: &State| {
+            let session = state.sessions.of_thread(&thread_id);
+            let session_id = session.map(|session| session.session_id.clone());
+            let event = |item| TurnEvent::ItemRead {
+                session_id: session_id.clone(),
+                thread_id: thread_id.clone(),
+                turn_id: turn_id.clone(),
+                item,
+            };
+            items.into_iter().map(|item| event(item).into()).collect()
+        };
+        self.core.record_durably(read).await
     }
 }
 

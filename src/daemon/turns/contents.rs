@@ -12,10 +12,9 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::codex::Client;
-use crate::codex::protocol::responses::{ListedTurn, TurnPage};
+use crate::codex::protocol::responses::ListedTurn;
 use crate::codex::protocol::values;
-use crate::daemon::app_server::calls::call;
-use crate::daemon::app_server::read_response::newest_turns_with_items;
+use crate::daemon::app_server::calls::{search_turns, with_id};
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::recorder::recovery::is_foldable;
@@ -199,15 +198,7 @@ pub(super) async fn list_turn(
     thread_id: &ThreadId,
     turn_id: &TurnId,
 ) -> Result<Option<ListedTurn>, DaemonError> {
-    let (method, mut params) = newest_turns_with_items(client, thread_id, PAGE_SIZE);
-    loop {
-        let page: TurnPage = call(client, method, &params).await?;
-        if let Some(found) = page.data.into_iter().find(|turn| turn.id == *turn_id) {
-            return Ok(Some(found));
-        }
-        let Some(next) = page.next_cursor else { return Ok(None) };
-        params["cursor"] = next.into();
-    }
+    search_turns(client, thread_id, PAGE_SIZE, usize::MAX, with_id(turn_id)).await
 }
 
 pub(super) fn contents_of(turn: &ListedTurn) -> Contents {

@@ -3,16 +3,16 @@
 //! The caller holds the thread's lock, so the turns of a thread start in order.
 //! A turn whose outcome is unknown is searched for in its thread and never started twice.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::codex::protocol::responses::{ListedTurn, SteeredTurn, TurnPage};
+use crate::codex::protocol::responses::{ListedTurn, SteeredTurn};
 use crate::codex::protocol::{errors, items, methods, versions};
 use crate::codex::{Client, Wait};
-use crate::daemon::app_server::calls::{call, call_and_record};
-use crate::daemon::app_server::read_response::newest_turns_with_items;
+use crate::daemon::app_server::calls::{call_and_record, search_turns};
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
@@ -154,45 +154,43 @@ impl TurnStarter {
         params: Map<String, Value>,
     ) -> Result<TurnId, DaemonError> {
         let params = Arc::new(params);
-        let mut attempt = 1;
-        loop {
-            let Some(outcome) = submission.send() else {
-                return Err(DaemonError::TurnWithdrawn(submission.session_id.clone()));
-            };
-            // The task is not awaited: the outcome is, and the turn may be known earlier.
-            let call = {
-                let (client, params, on_reply) =
-                    (client.clone(), Arc::clone(&params), Arc::clone(submission));
-                let wait = Wait::Limited(client.call_timeout());
-                async move { client.call_in_order(methods::TURN_START, &*params, wait, on_reply).await }
-            };
-            tokio::spawn(call);
-            let since = rfc3339_now();
-            let search = async {
-                tokio::time::sleep(SEARCH_DELAY).await;
-                loop {
-                    let found =
-                        find_turn(client, &submission.thread_id, &submission.message_id, &since).await;
-                    if let Ok(Some(Found { turn, is_newest })) = found {
-                        let found = Some((turn.status.as_str(), is_newest));
-                        submission.accept(&turn.id, found);
-                        return;
-                    }
-                    tokio::time::sleep(SEARCH_INTERVAL).await;
+        repeat_while_overloaded(|| self.send_turn(client, submission, Arc::clone(&params))).await
+    }
+
+    /// Calls `turn/start` once.
+    async fn send_turn(
+        &self,
+        client: &Client,
+        submission: &Arc<Submission>,
+        params: Arc<Map<String, Value>>,
+    ) -> Result<TurnId, DaemonError> {
+        let Some(outcome) = submission.send() else {
+            return Err(DaemonError::TurnWithdrawn(submission.session_id.clone()));
+        };
+        // The task is not awaited: the outcome is, and the turn may be known earlier.
+        let call = {
+            let (client, on_reply) = (client.clone(), Arc::clone(submission));
+            let wait = Wait::Limited(client.call_timeout());
+            async move { client.call_in_order(methods::TURN_START, &*params, wait, on_reply).await }
+        };
+        tokio::spawn(call);
+        let since = rfc3339_now();
+        let search = async {
+            tokio::time::sleep(SEARCH_DELAY).await;
+            loop {
+                let found = find_turn(client, &submission.thread_id, &submission.message_id, &since).await;
+                if let Ok(Some(Found { turn, is_newest })) = found {
+                    let found = Some((turn.status.as_str(), is_newest));
+                    submission.accept(&turn.id, found);
+                    return;
                 }
-            };
-            let mut accepted = std::pin::pin!(outcome.committed());
-            let taken = tokio::select! {
-                taken = &mut accepted => taken,
-                () = search => accepted.await,
-            };
-            match taken {
-                Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
-                    tokio::time::sleep(pause(attempt)).await
-                }
-                taken => return taken,
+                tokio::time::sleep(SEARCH_INTERVAL).await;
             }
-            attempt += 1;
+        };
+        let mut accepted = std::pin::pin!(outcome.committed());
+        tokio::select! {
+            taken = &mut accepted => taken,
+            () = search => accepted.await,
         }
     }
 
@@ -208,8 +206,7 @@ impl TurnStarter {
         params.insert("threadId".to_owned(), submission.thread_id.as_str().into());
         params.insert("expectedTurnId".to_owned(), turn_id.as_str().into());
         params.insert("input".to_owned(), start.input.into());
-        let mut attempt = 1;
-        loop {
+        repeat_while_overloaded(|| {
             let submission = Arc::clone(submission);
             let steered = move |SteeredTurn { turn_id }, state: &State| {
                 let accepted = TurnEvent::Accepted {
@@ -225,16 +222,9 @@ impl TurnStarter {
                 (turn_id, events::accepted_with_release(state, accepted))
             };
             let wait = Wait::Limited(client.call_timeout());
-            match call_and_record(&self.core.recorder, client, methods::TURN_STEER, &params, wait, steered)
-                .await
-            {
-                Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
-                    tokio::time::sleep(pause(attempt)).await
-                }
-                taken => return taken,
-            }
-            attempt += 1;
-        }
+            call_and_record(&self.core.recorder, client, methods::TURN_STEER, &params, wait, steered)
+        })
+        .await
     }
 
     /// Records that a turn was withdrawn; whether it started may be unknown.
@@ -262,6 +252,19 @@ impl TurnStarter {
     }
 }
 
+/// Makes a call again while the app-server answers "overloaded".
+async fn repeat_while_overloaded<T, F: Future<Output = Result<T, DaemonError>>>(
+    call: impl Fn() -> F,
+) -> Result<T, DaemonError> {
+    for attempt in 1..MAX_OVERLOAD_ATTEMPTS {
+        match call().await {
+            Err(DaemonError::Overloaded) => tokio::time::sleep(pause(attempt)).await,
+            taken => return taken,
+        }
+    }
+    call().await
+}
+
 /// A turn that was found in its thread.
 struct Found {
     turn: ListedTurn,
@@ -280,24 +283,15 @@ async fn find_turn(
     let oldest = since.time().map(|since| since.as_second() - MAX_CLOCK_STEP_SECONDS);
     let is_it = |item: &Value| items::is_user_message_of(item, client_message_id);
     let is_older = |turn: &ListedTurn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
-    let (method, mut params) = newest_turns_with_items(client, thread_id, SEARCH_PAGE_SIZE);
     let mut is_newest = true;
-    loop {
-        let page: TurnPage = call(client, method, &params).await?;
-        for turn in page.data {
-            if turn.items.iter().any(is_it) {
-                return Ok(Some(Found { turn, is_newest }));
-            }
-            if is_older(&turn) {
-                return Ok(None);
-            }
-            is_newest = false;
+    let found = search_turns(client, thread_id, SEARCH_PAGE_SIZE, usize::MAX, |turn| {
+        if turn.items.iter().any(is_it) {
+            return ControlFlow::Break(Some(Found { turn, is_newest }));
         }
-        match page.next_cursor {
-            Some(cursor) => params["cursor"] = cursor.into(),
-            None => return Ok(None),
-        }
-    }
+        is_newest = false;
+        if is_older(&turn) { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
+    });
+    Ok(found.await?.flatten())
 }
 
 /// A pause that doubles, with jitter, so that callers do not retry all at once.
