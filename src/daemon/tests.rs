@@ -1,6 +1,7 @@
 //! What a daemon leaves on disk, with every kind of damage.
 
 mod failing_disk;
+mod state_files;
 
 use std::collections::BTreeMap;
 use std::fs;

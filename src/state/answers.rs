@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::ser::{Error as _, SerializeMap};
+use serde::ser::{Error as _, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -123,9 +123,9 @@ impl StoredResponse {
     }
 }
 
-/// The answers by idempotency key.
+/// The answers by idempotency key; shared with `records.json` while that is written.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answers(BTreeMap<Arc<str>, Answer>);
+pub struct Answers(Arc<BTreeMap<Arc<str>, Answer>>);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Answer {
@@ -145,11 +145,12 @@ impl Answers {
 
     /// Stores an answer, and removes those that have expired at `at`.
     pub(super) fn add(&mut self, at: &Timestamp, key: &str, response: &StoredResponse) {
-        self.0.retain(|_, known| known.expires_at > *at);
-        while self.0.len() >= MAX_RESPONSES {
-            let oldest = self.0.iter().min_by(|(_, a), (_, b)| a.expires_at.cmp(&b.expires_at));
+        let answers = Arc::make_mut(&mut self.0);
+        answers.retain(|_, known| known.expires_at > *at);
+        while answers.len() >= MAX_RESPONSES {
+            let oldest = answers.iter().min_by(|(_, a), (_, b)| a.expires_at.cmp(&b.expires_at));
             let Some(oldest) = oldest.map(|(key, _)| Arc::clone(key)) else { break };
-            self.0.remove(&oldest);
+            answers.remove(&oldest);
         }
         self.insert(key, response);
     }
@@ -161,11 +162,11 @@ impl Answers {
         // A row is a list of texts and numbers, which JSON can express.
         let Ok(row) = serde_json::to_string(&row) else { return };
         let session_id = response.session_id.clone();
-        self.0.insert(key.into(), Answer { expires_at, session_id, row: row.into() });
+        Arc::make_mut(&mut self.0).insert(key.into(), Answer { expires_at, session_id, row: row.into() });
     }
 
     pub(super) fn remove(&mut self, key: &str) {
-        self.0.remove(key);
+        Arc::make_mut(&mut self.0).remove(key);
     }
 
     /// Names this record as the former one of a session in the answers that have no other; `number` is called once if there is
@@ -173,7 +174,9 @@ impl Answers {
     pub(super) fn set_former(&mut self, session_id: &SessionId, number: impl FnOnce() -> u64) {
         let mut number = Some(number);
         let mut former = None;
-        for answer in self.0.values_mut().filter(|answer| answer.session_id == *session_id) {
+        for answer in
+            Arc::make_mut(&mut self.0).values_mut().filter(|answer| answer.session_id == *session_id)
+        {
             let Ok(row) = serde_json::from_str::<Row>(&answer.row) else { continue };
             let mut response = row.into_response(session_id);
             let Some(moment) = response.session.as_mut().filter(|moment| moment.former.is_none()) else {
@@ -295,21 +298,27 @@ struct KeyedRow(String, String, Digits, Option<TurnId>, Option<Digits>, #[serde(
 /// By the session of the request, one list of rows each, which begin with their keys.
 impl Serialize for Answers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut by_session: BTreeMap<&SessionId, String> = BTreeMap::new();
-        for (key, answer) in &self.0 {
-            let rows = by_session.entry(&answer.session_id).or_default();
-            rows.push(if rows.is_empty() { '[' } else { ',' });
-            rows.push('[');
-            rows.push_str(&serde_json::to_string(key).map_err(S::Error::custom)?);
+        let mut answers: Vec<(&Arc<str>, &Answer)> = self.0.iter().collect();
+        // Stable, so that those of one session stay in the order of their keys.
+        answers.sort_by_key(|(_, answer)| &answer.session_id);
+        let by_session = answers.chunk_by(|(_, a), (_, b)| a.session_id == b.session_id);
+        serializer.collect_map(by_session.map(|answers| (&answers[0].1.session_id, KeyedRows(answers))))
+    }
+}
+
+/// The answers of one session, as in a file.
+struct KeyedRows<'a>(&'a [(&'a Arc<str>, &'a Answer)]);
+
+impl Serialize for KeyedRows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut rows = serializer.serialize_seq(Some(self.0.len()))?;
+        for (key, answer) in self.0 {
+            let key = serde_json::to_string(key).map_err(S::Error::custom)?;
             // The row without its first bracket.
-            rows.push_str(&answer.row.replacen('[', ",", 1));
+            let row = format!("[{key},{}", answer.row.trim_start_matches('['));
+            rows.serialize_element(&RawValue::from_string(row).map_err(S::Error::custom)?)?;
         }
-        let mut map = serializer.serialize_map(Some(by_session.len()))?;
-        for (session_id, mut rows) in by_session {
-            rows.push(']');
-            map.serialize_entry(session_id, &RawValue::from_string(rows).map_err(S::Error::custom)?)?;
-        }
-        map.end()
+        rows.end()
     }
 }
 

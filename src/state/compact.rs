@@ -7,6 +7,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use crate::codex::protocol::values::TURN_STATUSES;
 use crate::timestamp::Timestamp;
@@ -47,6 +48,12 @@ impl<'de> Deserialize<'de> for Digits {
         let time = digits.or_else(|| value.as_str().map(Timestamp::from));
         time.map(Self).ok_or_else(|| D::Error::custom("it is no time"))
     }
+}
+
+/// A digest of an ID, to find it among a few hundred; the same in every version, because files have it.
+pub(super) fn digest(id: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(id));
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A JSON value as its text.

@@ -58,7 +58,7 @@ impl EarlierTurn {
             last_seq: through,
             has_user_message: false,
             has_gap: false,
-            item_ids: Vec::new(),
+            item_digests: Vec::new(),
             kept,
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! The turns of threads are folded in `threads.rs`, the threads of sub-agents in `sub_agents.rs`.
 
+use std::sync::Arc;
+
 use super::answers::{IdempotencyKey, SessionMoment, StoredResponse};
 use super::daemon::{ChildPhase, ChildState, ChildStatus, CodexRecord};
 use super::events::{ChildEvent, DaemonEvent, EventDetail, NotificationEvent, PassedThrough};
@@ -203,7 +205,7 @@ impl State {
             EventDetail::Session(event) => self.apply_to_session(at, event),
             EventDetail::Turn(event) => self.apply_to_turn_memory(at, event),
             EventDetail::Request(RequestEvent::Opened { request, .. }) => {
-                self.requests.insert(std::sync::Arc::new((**request).clone()));
+                self.requests.insert(Arc::new((**request).clone()));
                 true
             }
             EventDetail::Request(RequestEvent::Resolved {
@@ -298,7 +300,7 @@ impl State {
                 session.updated_at = at.clone();
             }),
             SessionEvent::Forgotten { session_id, .. } => {
-                self.private.sessions.remove(session_id);
+                Arc::make_mut(&mut self.private.sessions).remove(session_id);
                 if let Some(before) = sessions.get(session_id) {
                     self.private.keep_former(before);
                 }

@@ -57,8 +57,8 @@ pub struct PrivateSession {
 /// State that clients do not see as records.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PrivateState {
-    /// By session id; a session without such state has no entry.
-    pub sessions: BTreeMap<SessionId, PrivateSession>,
+    /// By session id; a session without such state has no entry. Shared with `records.json` while that is written.
+    pub sessions: Arc<BTreeMap<SessionId, PrivateSession>>,
     /// By idempotency key.
     pub answers: Answers,
     /// Records of sessions before a change that [`super::answers::SessionMoment`] does not have; answers name them by their numbers.
@@ -87,12 +87,12 @@ impl PrivateState {
     }
 
     pub(super) fn of(&mut self, session_id: &SessionId) -> &mut PrivateSession {
-        self.sessions.entry(session_id.clone()).or_default()
+        Arc::make_mut(&mut self.sessions).entry(session_id.clone()).or_default()
     }
 
     /// Takes a waiting turn out; `false` when it is not there.
     pub(super) fn dequeue(&mut self, session_id: &SessionId, queue_id: &str) -> bool {
-        let Some(memory) = self.sessions.get_mut(session_id) else { return false };
+        let Some(memory) = Arc::make_mut(&mut self.sessions).get_mut(session_id) else { return false };
         let before = memory.queue.len();
         memory.queue.retain(|turn| turn.queue_id != queue_id);
         memory.queue.len() != before

@@ -12,7 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::answers::Answers;
-use super::compact::{Digits, status};
+use super::compact::{Digits, digest, status};
 use super::descendants::{Descendants, RunningTurn};
 use super::earlier_registry::{EarlierAnswer, EarlierTurn};
 use super::private::{PrivateSession, PrivateState};
@@ -80,7 +80,7 @@ pub struct RecordsFile {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct MemoryFile {
-    sessions: BTreeMap<SessionId, PrivateSession>,
+    sessions: Arc<BTreeMap<SessionId, PrivateSession>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     trust_answers: BTreeMap<String, bool>,
     /// By idempotency key, as version 2 wrote them.
@@ -174,6 +174,9 @@ struct TurnExtra {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     has_gap: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    item_digests: Vec<u64>,
+    /// In place of the digests, as an earlier version wrote them.
+    #[serde(skip_serializing)]
     item_ids: Vec<String>,
     #[serde(skip_serializing_if = "KeptContents::is_empty")]
     kept: KeptContents,
@@ -195,7 +198,8 @@ impl ThreadRows {
                 phase: (turn.phase != Phase::Ended).then_some(turn.phase),
                 has_user_message: turn.has_user_message,
                 has_gap: turn.has_gap,
-                item_ids: turn.item_ids.clone(),
+                item_digests: turn.item_digests.clone(),
+                item_ids: Vec::new(),
                 kept: turn.kept.clone(),
             };
             TurnRow(
@@ -218,6 +222,7 @@ impl ThreadRows {
                 None => self.started_by.clone(),
                 Some(session_id) => Some(session_id).filter(|session_id| !session_id.as_str().is_empty()),
             };
+            let digests_of_ids = extra.item_ids.iter().map(|id| digest(id));
             Arc::new(Turn {
                 turn_id,
                 thread_id: thread_id.clone(),
@@ -230,7 +235,7 @@ impl ThreadRows {
                 last_seq: first_seq.saturating_add(length),
                 has_user_message: extra.has_user_message,
                 has_gap: extra.has_gap,
-                item_ids: extra.item_ids,
+                item_digests: extra.item_digests.into_iter().chain(digests_of_ids).collect(),
                 kept: extra.kept,
             })
         };
@@ -240,7 +245,7 @@ impl ThreadRows {
 
 fn write_threads<S: Serializer>(threads: &Threads, serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(threads.len()))?;
-    for (thread_id, turns) in threads {
+    for (thread_id, turns) in &**threads {
         map.serialize_entry(thread_id, &ThreadRows::of(turns))?;
     }
     map.end()
@@ -252,5 +257,5 @@ fn read_threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Threads, D
         let turns = rows.into_turns(&thread_id);
         (thread_id, turns)
     });
-    Ok(threads.collect())
+    Ok(Arc::new(threads.collect()))
 }

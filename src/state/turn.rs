@@ -66,8 +66,8 @@ pub struct Turn {
     /// Whether events of it may be missing in the log: codexd did not hear of its beginning, or was without a connection
     /// while it ran.
     pub has_gap: bool,
-    /// The IDs of its items until its end is final, so that those that its thread lists are recorded once.
-    pub item_ids: Vec<String>,
+    /// The digests of the IDs of its items until its end is final, see [`Turn::has_item`].
+    pub item_digests: Vec<u64>,
     /// What it has to show without its items, if it is the newest turn of its thread and that is small.
     pub kept: KeptContents,
 }
@@ -193,9 +193,14 @@ impl Turn {
             self.kept.set_text(text);
         }
         self.has_user_message |= items::is_user_message(item);
-        if let Some(id) = item["id"].as_str().filter(|_| self.item_ids.len() < MAX_ITEMS) {
-            self.item_ids.push(id.to_owned());
+        if let Some(id) = item["id"].as_str().filter(|_| self.item_digests.len() < MAX_ITEMS) {
+            self.item_digests.push(compact::digest(id));
         }
+    }
+
+    /// Whether it has an item with this ID, so that those that its thread lists are recorded once; only until its end is final.
+    pub fn has_item(&self, id: &str) -> bool {
+        self.item_digests.contains(&compact::digest(id))
     }
 
     /// Whether it is over.
@@ -235,8 +240,8 @@ impl Turn {
     }
 }
 
-/// The turns of each thread, oldest first.
-pub(super) type Threads = BTreeMap<ThreadId, VecDeque<Arc<Turn>>>;
+/// The turns of each thread, oldest first; shared with `records.json` while that is written.
+pub(super) type Threads = Arc<BTreeMap<ThreadId, VecDeque<Arc<Turn>>>>;
 
 /// The kept turns by thread, in the order they began, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -255,7 +260,7 @@ impl Turns {
         // Stable, so that the turns of one thread keep their order.
         earlier.sort_by(|a, b| a.started_at.cmp(&b.started_at));
         for turn in earlier.into_iter().filter(|turn| !turn.thread_id.as_str().is_empty()) {
-            let turns = self.by_thread.entry(turn.thread_id.clone()).or_default();
+            let turns = Arc::make_mut(&mut self.by_thread).entry(turn.thread_id.clone()).or_default();
             match turns.iter_mut().find(|known| known.turn_id == turn.turn_id) {
                 // Version 1 had it once for each session, and did not tell which of them started it.
                 Some(known) => {
@@ -268,7 +273,7 @@ impl Turns {
                 None => turns.push_back(Arc::new(turn)),
             }
         }
-        for turns in self.by_thread.values_mut() {
+        for turns in Arc::make_mut(&mut self.by_thread).values_mut() {
             turns.drain(..turns.len().saturating_sub(MAX_KEPT));
             keep_contents_of_newest(turns);
         }
@@ -318,7 +323,7 @@ impl Turns {
     /// Takes in that there is a new connection: what happened to the open turns since the last one was not heard of.
     pub(super) fn note_connection(&mut self) {
         for thread_id in &self.open {
-            let turns = self.by_thread.get_mut(thread_id).into_iter().flatten();
+            let turns = Arc::make_mut(&mut self.by_thread).get_mut(thread_id).into_iter().flatten();
             for turn in turns.filter(|turn| !turn.is_over()) {
                 Arc::make_mut(turn).has_gap = true;
             }
@@ -326,7 +331,7 @@ impl Turns {
     }
 
     pub(super) fn forget(&mut self, thread_id: &ThreadId) {
-        self.by_thread.remove(thread_id);
+        Arc::make_mut(&mut self.by_thread).remove(thread_id);
         self.open.remove(thread_id);
         self.idle.remove(thread_id);
     }
@@ -340,7 +345,7 @@ impl Turns {
         position: TurnPosition<'_>,
         change: impl FnOnce(&mut Turn),
     ) {
-        let entry = self.by_thread.entry(thread_id.clone());
+        let entry = Arc::make_mut(&mut self.by_thread).entry(thread_id.clone());
         // The text of the key, which all turns of the thread share.
         let thread_id = entry.key().clone();
         let turns = entry.or_default();
@@ -358,7 +363,7 @@ impl Turns {
                 last_seq: seq,
                 has_user_message: false,
                 has_gap: true,
-                item_ids: Vec::new(),
+                item_digests: Vec::new(),
                 kept: KeptContents::default(),
             })
         });
@@ -383,7 +388,7 @@ impl Turns {
             turn.last_seq = seq;
             change(turn);
             if turn.phase == Phase::Ended {
-                turn.item_ids = Vec::new();
+                turn.item_digests = Vec::new();
                 turn.has_user_message = false;
             }
         }

@@ -1,7 +1,7 @@
 //! The calls to the system that create, write, sync, rename or remove a file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize};
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 /// The permissions of a file: only its owner may read and write it.
 pub(super) const FILE_MODE: u32 = 0o600;
+
+/// How much of a new file is in memory while it is written.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Writes the content of a new file.
+pub(crate) type Content<'a> = Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>;
 
 /// A call to the system that changes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,15 +166,15 @@ impl Disk {
     /// It writes a temporary file, syncs it, renames it, and syncs the directory: without any of the four steps data is lost
     /// (measured).
     pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.replace_all(&[(path, content)])
+        self.replace_all(&[(path, Box::new(|file| file.write_all(content)))])
     }
 
     /// [`Disk::replace`] for several files of one directory, renamed one right after the other.
     ///
     /// If one of them cannot be written, none is replaced.
-    pub(crate) fn replace_all(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
+    pub(crate) fn replace_all(&self, files: &[(&Path, Content<'_>)]) -> io::Result<()> {
         for (path, content) in files {
-            self.write_temporary(path, |_| Ok(content.to_vec()))?;
+            self.write_temporary(path, |_, file| content(file))?;
         }
         self.rename_temporaries(files.iter().map(|(path, _)| *path))
     }
@@ -179,7 +185,9 @@ impl Disk {
         path: &Path,
         content: impl FnOnce(FileMark) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
-        self.write_temporary(path, |file| content(FileMark::of(&file.metadata()?)))?;
+        self.write_temporary(path, |file, buffer| {
+            buffer.write_all(&content(FileMark::of(&file.metadata()?))?)
+        })?;
         self.rename_temporaries([path].into_iter())
     }
 
@@ -187,11 +195,14 @@ impl Disk {
     fn write_temporary(
         &self,
         path: &Path,
-        content: impl FnOnce(&File) -> io::Result<Vec<u8>>,
+        content: impl FnOnce(&File, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let temporary = beside(path, "new");
         let file = self.open(&temporary, OpenOptions::new().create(true).write(true).truncate(true))?;
-        self.write_all(&file, &content(&file)?)?;
+        let mut buffer = BufWriter::with_capacity(BUFFER_BYTES, DiskFile { disk: self, file: &file });
+        content(&file, &mut buffer)?;
+        buffer.flush()?;
+        drop(buffer);
         self.sync(&file)
     }
 
@@ -295,6 +306,22 @@ impl Disk {
     #[cfg(not(test))]
     #[expect(clippy::unnecessary_wraps, reason = "tests make calls fail here")]
     fn may(&self, _operation: Operation) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that is written with the calls of a disk.
+struct DiskFile<'a> {
+    disk: &'a Disk,
+    file: &'a File,
+}
+
+impl Write for DiskFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.write(self.file, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

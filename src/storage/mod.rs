@@ -15,6 +15,6 @@ mod tests;
 pub use disk::Disk;
 #[cfg(test)]
 pub(crate) use disk::Operation;
-pub(crate) use disk::{FileMark, beside};
+pub(crate) use disk::{Content, FileMark, beside};
 pub use lock::{DirectoryLock, LockError, holder};
 pub use secret::{Stamp, read_secret};

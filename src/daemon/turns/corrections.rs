@@ -109,7 +109,7 @@ fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, place: P
     };
     let started = known.is_none().then(|| started.into());
     let is_missing = |item: &&Value| {
-        let is_known = |turn: &Arc<Turn>| turn.item_ids.iter().any(|known| item["id"] == *known);
+        let is_known = |turn: &Arc<Turn>| item["id"].as_str().is_some_and(|id| turn.has_item(id));
         is_complete(item) && !known.is_some_and(is_known)
     };
     let items = found.items.iter().filter(is_missing).map(|item| {

@@ -96,7 +96,7 @@ impl Turns {
             last_seq: 0,
             has_user_message: false,
             has_gap: false,
-            item_ids: Vec::new(),
+            item_digests: Vec::new(),
             kept: KeptContents::default(),
         };
         Ok(TurnView { turn: Arc::new(turn), contents })

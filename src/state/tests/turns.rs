@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::{State, snapshot};
 use super::{folded, opened};
 
 type NamedEvent = (&'static str, Value);
@@ -81,4 +82,30 @@ fn turn_has_a_gap_unless_it_was_heard_from_its_beginning_on_one_connection() {
         let state = folded([vec![opened("s", "t")], events.clone()].concat());
         assert_eq!(state.turns.get(&"t".into(), &"u".into()).unwrap().has_gap, has_gap, "{events:?}");
     }
+}
+
+#[test]
+fn turn_knows_its_items_until_it_ends_also_after_a_start() {
+    let item = |id: &str| {
+        let item = json!({ "type": "plan", "id": id });
+        let params = json!({ "threadId": "t", "turnId": "u", "item": item });
+        ("app-server.notification", json!({ "notificationMethod": "item/completed", "params": params }))
+    };
+    let turn = |status: &str| json!({ "threadId": "t", "turnId": "u", "status": status });
+    let events =
+        vec![opened("s", "t"), ("app-server.turn.started", turn("inProgress")), item("i"), item("j")];
+    let state = folded(events.clone());
+    let file = serde_json::to_value(snapshot::RecordsFile::of(&state)).unwrap();
+    let row = &file["threads"]["t"]["turns"][0][6];
+    assert_eq!(row["itemDigests"].as_array().unwrap().len(), 2);
+    // As an earlier version wrote it.
+    let mut earlier = file.clone();
+    earlier["threads"]["t"]["turns"][0][6] = json!({ "phase": "started", "itemIds": ["i", "j"] });
+    let restored = |file| State::restore(Some(serde_json::from_value(file).unwrap()), None);
+    for state in [state, restored(file), restored(earlier)] {
+        let turn = state.turns.get(&"t".into(), &"u".into()).unwrap();
+        assert_eq!(["i", "j", "k"].map(|id| turn.has_item(id)), [true, true, false]);
+    }
+    let ended = folded([events, vec![("app-server.turn.completed", turn("completed"))]].concat());
+    assert!(!ended.turns.get(&"t".into(), &"u".into()).unwrap().has_item("i"));
 }
