@@ -46,6 +46,10 @@ deny:
 matrix +versions:
     .ci/matrix {{ versions }}
 
+# Generate clients from docs/openapi.json and use them, such as: just clients openapi-typescript hey-api rust
+clients *names:
+    .ci/clients {{ names }}
+
 # Write docs/openapi.json and the recorded answers of the commands anew
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi

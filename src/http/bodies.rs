@@ -35,7 +35,6 @@ pub(super) enum RequestHandling {
 /// The body of `POST /v1/codexd/sessions`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("not" = { "required": ["threadId", "forkFrom"] }))]
 pub(super) struct CreateSession {
     /// The purpose of the session; default: duplex.
     #[serde(skip_serializing)]
@@ -67,7 +66,7 @@ pub(super) struct CreateSession {
     #[serde(skip_serializing)]
     #[schemars(extend("x-unit" = "seconds"))]
     pub(super) request_timeout_seconds: Option<WholeNumber<1, MAX_SECONDS>>,
-    /// Resumes this thread.
+    /// Resumes this thread; not together with forkFrom.
     #[serde(skip_serializing)]
     pub(super) thread_id: Option<ThreadId>,
     /// Starts with a copy of the history of this session.
@@ -108,13 +107,12 @@ pub(super) struct UpdateSession {
 /// The body of `POST /v1/codexd/turn`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("anyOf" = [{ "required": ["input"] }, { "required": ["prompt"] }]))]
 pub(super) struct SubmitTurn {
     /// The session.
     #[serde(skip_serializing)]
     #[schemars(extend("pattern" = "\\S"))]
     pub(super) session_id: SessionId,
-    /// The input: a string, or a list of items in the format of the app-server.
+    /// The input, which is required: a string, or a list of items in the format of the app-server.
     #[serde(skip_serializing)]
     pub(super) input: Option<Input>,
     /// An alias of input; ignored if input is present.
@@ -200,10 +198,11 @@ pub(super) struct CallAppServer {
 
 /// The body of `POST /v1/codexd/requests/{request_id}`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(extend("oneOf" = [{ "required": ["decision"] }, { "required": ["result"] }]))]
+#[schemars(extend("minProperties" = 1))]
 pub(super) struct AnswerRequest {
-    /// One of the decisions that the request offers.
+    /// One of the entries of `decisions` of the request, unchanged: a string such as accept, acceptForSession, decline or
+    /// cancel, or an object.
     pub(super) decision: Option<Value>,
-    /// The complete result, in the format of the app-server.
+    /// Instead of decision: the complete result, in the format of the app-server. For `item/tool/requestUserInput` it has the answers to each question by the ID of the question: {"answers": {"QUESTION_ID": {"answers": ["TEXT"]}}}.
     pub(super) result: Option<Map<String, Value>>,
 }

@@ -16,6 +16,7 @@ mod connections;
 mod content_negotiation;
 mod directories;
 mod error;
+mod examples;
 mod openapi;
 mod parse;
 mod queries;

@@ -18,7 +18,7 @@ const SERIALIZATION_FAILURE: &[u8] = br#"{
 
 /// The shape of all successful responses that are not flat.
 #[derive(Serialize, JsonSchema)]
-#[schemars(inline)]
+#[schemars(rename = "{D}Envelope")]
 pub(super) struct Envelope<D> {
     #[schemars(extend("const" = true))]
     ok: bool,

@@ -5,6 +5,7 @@
 
 use axum::routing::MethodRouter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Value, json};
 
 use super::app_state::AppState;
 use super::auth;
@@ -27,6 +28,8 @@ pub(super) struct Route {
     pub(super) remarks: &'static str,
     pub(super) query: Option<fn() -> Schema>,
     pub(super) body: Option<fn() -> Schema>,
+    /// Examples of the body.
+    pub(super) examples: &'static [Example],
     /// Whether the header `Idempotency-Key` is supported.
     pub(super) supports_idempotency_key: bool,
     pub(super) status: u16,
@@ -34,6 +37,28 @@ pub(super) struct Route {
     pub(super) media_type: &'static str,
     pub(super) response_schema: fn(&mut SchemaGenerator) -> Schema,
     pub(super) errors: &'static [&'static [ErrorKind]],
+}
+
+/// An example of a request body.
+pub(super) struct Example {
+    /// Its name in the OpenAPI document.
+    pub(super) name: &'static str,
+    /// When to send such a body.
+    pub(super) summary: &'static str,
+    /// The body as JSON text; words in upper case stand for IDs.
+    pub(super) body: &'static str,
+}
+
+impl Example {
+    /// The body.
+    pub(super) fn body(&self) -> Value {
+        serde_json::from_str(self.body).unwrap_or_default()
+    }
+
+    /// The example in the OpenAPI document.
+    pub(super) fn in_document(&self) -> Value {
+        json!({ "summary": self.summary, "value": self.body() })
+    }
 }
 
 /// The placeholder for the configured path of the event stream.
@@ -117,6 +142,7 @@ pub(super) const fn formal(
         remarks: "",
         query: None,
         body: None,
+        examples: &[],
         supports_idempotency_key: false,
         status: 200,
         media_type: "application/json",

@@ -26,7 +26,7 @@ use super::route::{
 };
 use super::routes::service::StatusView;
 use super::routes::{app_server, calls, describe, health, mcp, metrics, requests, sessions, threads, turns};
-use super::{openapi, response, stream, web};
+use super::{examples, openapi, response, stream, web};
 use crate::daemon::SessionView;
 
 /// Builds the router of all routes; unknown routes and methods get 404.
@@ -117,6 +117,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         body: Some(schema::<CreateSession>),
+        examples: examples::CREATE_SESSION,
         supports_idempotency_key: true,
         status: 201,
         errors: &[
@@ -138,6 +139,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         query: Some(schema::<WaitQuery>),
         body: Some(schema::<SubmitTurn>),
+        examples: examples::SUBMIT_TURN,
         supports_idempotency_key: true,
         status: 202,
         errors: &[
@@ -179,11 +181,8 @@ pub(super) const ROUTES: &[Route] = &[
                   `data` the event; `event: bookmark` moves the cursor when no event matched for a while, and \
                   `event: gap` reports missing events and ends the stream unless its reason is `lost`. \
                   `Last-Event-ID` continues after a cursor.\n\n\
-                  With a WebSocket handshake (RFC 6455) the response is 101, and text messages follow: \
-                  `{\"type\": \"hello\", \"recentEvents\", \"service\", \"snapshot\"}`, then \
-                  `{\"type\": \"event\", \"event\"}` for each event. The client may send `{\"type\": \"ping\"}`, \
-                  `{\"type\": \"status\"}`, and `{\"type\": \"respond\", \"requestId\", \"decision\"}`, which \
-                  answers a request of the app-server.",
+                  With a WebSocket handshake (RFC 6455) the response is 101, and each text message is a \
+                  `WebSocketServerMessage`, first `hello`; the client may send a `WebSocketClientMessage`.",
         ..formal(
             "WS",
             EVENT_STREAM,
@@ -227,6 +226,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         body: Some(schema::<UpdateSession>),
+        examples: examples::UPDATE_SESSION,
         errors: &[BODY_ERRORS, CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND, error::TURN_IN_PROGRESS]],
         remarks: "Title and archive are those of the thread: Codex changes them, and its other clients and all sessions of the \
                   thread show them. Labels are merged (RFC 7396). A thread in which a turn is running or queued is not \
@@ -291,6 +291,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         body: Some(schema::<InterruptTurn>),
+        examples: examples::INTERRUPT_TURN,
         status: 202,
         errors: &[
             BODY_ERRORS,
@@ -317,6 +318,7 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     Route {
         body: Some(schema::<RestartAppServer>),
+        examples: examples::RESTART_APP_SERVER,
         status: 202,
         errors: &[BODY_ERRORS, &[error::NOT_OURS, error::UNAVAILABLE, error::SHUTTING_DOWN]],
         remarks: "The response does not wait for the restart; it has the turns and requests that the restart waits for. \
@@ -368,6 +370,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         body: Some(schema::<CallAppServer>),
+        examples: examples::CALL_APP_SERVER,
         errors: &[
             BODY_ERRORS,
             CALL_ERRORS,
@@ -411,6 +414,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         body: Some(schema::<AnswerRequest>),
+        examples: examples::ANSWER_REQUEST,
         errors: &[BODY_ERRORS, CALL_ERRORS, &[error::NOT_FOUND, error::ALREADY_RESOLVED]],
         ..extension(
             "POST",

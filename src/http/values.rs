@@ -193,15 +193,23 @@ impl Input {
 }
 
 fn input_schema(_: &mut SchemaGenerator) -> Schema {
+    let text = |description: &str| json!({ "type": "string", "description": description });
     json_schema!({
         "type": ["string", "array"],
         "minItems": 1,
         "items": {
+            "title": "InputItem",
+            "description": "An item of the input of a turn, in the format of the app-server, which has more fields.",
             "type": "object",
             "required": ["type"],
-            "properties": { "type": { "enum": INPUT_TYPES } },
-            "if": { "properties": { "type": { "const": INPUT_TEXT } } },
-            "then": { "required": ["text"], "properties": { "text": { "type": "string", "pattern": "\\S" } } },
+            "properties": {
+                "type": { "type": "string", "enum": INPUT_TYPES },
+                "text": text("The text, which an item of the type text needs."),
+                "url": text("The URL of an image or audio; a data: URL has the data itself."),
+                "path": text("The absolute path of a local image, local audio, skill or mention."),
+                "name": text("The name of a skill or mention."),
+            },
+            "additionalProperties": true,
         },
     })
 }

@@ -4,6 +4,9 @@
 //! cannot differ from what the daemon does. Stateless; called by `router`.
 
 mod events;
+mod links;
+mod messages;
+mod portable;
 mod schemas;
 
 use std::collections::BTreeMap;
@@ -13,8 +16,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::error::{self, ErrorKind, Failure};
-use super::route::Route;
-use crate::http::openapi::schemas::reference;
+use super::route::{EVENT_STREAM, Route};
+use crate::http::openapi::portable::reference;
 
 /// The rules that hold for all routes, and the shape of failures.
 const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises the Codex app-server and keeps its sessions.\n\n\
@@ -41,30 +44,32 @@ pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str
         .for_serialize()
         .into_generator();
     let mut paths = Map::new();
-    let mut bodies = BTreeMap::new();
+    let mut components = Map::new();
     for route in routes {
         let methods = paths.entry(route.path(event_stream_path)).or_insert_with(|| json!({}));
         methods[route.http_method().to_lowercase()] = operation(route, &mut generator);
         if let Some(schema) = route.body {
-            let (name, schema) = schemas::named(schema());
-            bodies.insert(name, schema);
+            let mut schema = schema().to_value();
+            portable::rewrite_request(&mut schema);
+            portable::move_titled(&mut schema, &mut components);
         }
     }
     generator.subschema_for::<Failure>();
     let details = events::details(&mut generator);
-    let mut components: BTreeMap<_, _> = generator.take_definitions(true).into_iter().collect();
-    components.append(&mut bodies);
-    if let Some(event) = components.get_mut("Event") {
-        events::describe(event, details);
-    }
+    components.append(&mut generator.take_definitions(true));
+    components.values_mut().for_each(portable::rewrite);
+    events::add(&mut components, details);
+    messages::add(&mut components);
+    let components: BTreeMap<_, _> = components.into_iter().collect();
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "codexd",
             "version": env!("CARGO_PKG_VERSION"),
             "description": INTRODUCTION,
-            "license": { "name": "MIT OR Apache-2.0" },
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
+        "tags": links::tags(),
         "servers": [{ "url": base_url }],
         "paths": paths,
         "components": {
@@ -84,6 +89,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     }
     let mut operation = json!({
         "operationId": route.operation_id,
+        "tags": [links::tag(route.path)],
         "summary": route.description,
         "responses": responses(route, generator),
     });
@@ -102,11 +108,17 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if let Some(schema) = route.body {
         let (name, schema) = schemas::named(schema());
         // The others are valid without a field, and so without a body.
-        let is_required = ["required", "anyOf", "oneOf"].iter().any(|rule| schema.get(rule).is_some());
+        let is_required = ["required", "minProperties"].iter().any(|rule| schema.get(rule).is_some());
         operation["requestBody"] = json!({
             "required": is_required,
             "content": { "application/json": { "schema": reference(&name) } },
         });
+        let examples = route.examples.iter().map(|example| (example.name.to_owned(), example.in_document()));
+        operation["requestBody"]["content"]["application/json"]["examples"] =
+            examples.collect::<Map<_, _>>().into();
+    }
+    if route.path == EVENT_STREAM {
+        messages::describe(&mut operation);
     }
     operation
 }
@@ -115,7 +127,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     let mut success = json!({
         "description": "Success.",
-        "headers": { "Cache-Control": { "schema": { "const": "no-store" } } },
+        "headers": { "Cache-Control": { "schema": { "type": "string", "enum": ["no-store"] } } },
         "content": { (route.media_type): { "schema": (route.response_schema)(generator) } },
     });
     success["description"] = match route.status {
@@ -124,6 +136,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         _ => "Success.",
     }
     .into();
+    links::add(&mut success, route.operation_id);
     responses.insert(route.status.to_string(), success);
     let mut by_status: BTreeMap<u16, Vec<ErrorKind>> = BTreeMap::new();
     let guard_errors =
@@ -135,15 +148,11 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         }
     }
     for (status, kinds) in by_status {
-        let codes: Vec<_> = kinds.iter().map(|kind| kind.code).collect();
         let descriptions: Vec<_> =
             kinds.iter().map(|kind| format!("`{}`: {}", kind.code, kind.when)).collect();
         let mut response = json!({
             "description": descriptions.join("\n"),
-            "content": { "application/json": { "schema": {
-                "allOf": [reference("Failure")],
-                "properties": { "error": { "enum": codes } },
-            } } },
+            "content": { "application/json": { "schema": reference("Failure") } },
         });
         if status == 503 {
             response["headers"] = json!({ "Retry-After": {

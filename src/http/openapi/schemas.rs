@@ -23,27 +23,17 @@ pub(super) fn query_parameters(mut schema: Schema) -> (Vec<Value>, Vec<Value>) {
             families.push(description);
             continue;
         }
-        let schema = without_null(property);
+        super::portable::rewrite_request(property);
+        let schema = without_description(property);
         parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
     }
     (parameters, families)
 }
 
-/// The schema of a parameter, which cannot be `null`, without its description.
-fn without_null(schema: &mut Value) -> Value {
-    if let Some(alternatives) = schema.get_mut("anyOf") {
-        return alternatives[0].take();
-    }
+/// The schema of a parameter, without what the parameter has itself.
+fn without_description(schema: &mut Value) -> Value {
     if let Some(schema) = schema.as_object_mut() {
         schema.retain(|name, _| !["description", "default"].contains(&name.as_str()));
-    }
-    for list in ["type", "enum"] {
-        if let Some(values) = schema.get_mut(list).and_then(Value::as_array_mut) {
-            values.retain(|value| !value.is_null() && value != "null");
-            if let ("type", [only]) = (list, &mut values[..]) {
-                schema[list] = only.take();
-            }
-        }
     }
     schema.take()
 }
@@ -63,9 +53,4 @@ pub(super) fn idempotency_key() -> Value {
 pub(super) fn named(mut schema: Schema) -> (String, Value) {
     let name = schema.remove("title").and_then(|title| title.as_str().map(str::to_owned));
     (name.unwrap_or_default(), schema.to_value())
-}
-
-/// A reference to a named schema.
-pub(super) fn reference(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
 }

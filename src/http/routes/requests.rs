@@ -32,6 +32,7 @@ pub(crate) struct OneRequest {
 
 /// The requests, open ones first.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RequestList")]
 pub(crate) struct Requests {
     requests: Vec<Arc<ServerRequest>>,
 }

@@ -48,6 +48,7 @@ pub(crate) struct ClosedSession {
 
 /// The models that the app-server offers, in its own format.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
 pub(crate) struct Models {
     models: Vec<Value>,
 }
