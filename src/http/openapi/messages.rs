@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::portable::reference;
 
 /// An example of the stream of server-sent events.
-const SERVER_SENT_EVENTS: &str = "retry: 1000\n\nid: 1f6b2c-7\ndata: {\"seq\":7,\"createdAt\":\"2026-01-01T00:00:00.000Z\",\
+const SERVER_SENT_EVENTS: &str = "retry: 1000\nid: 1f6b2c-7\ndata: {\"seq\":7,\"createdAt\":\"2026-01-01T00:00:00.000Z\",\
     \"level\":\"info\",\"type\":\"turn.accepted\",\"message\":\"…\",\"detail\":{}}\n\n";
 
 /// The messages of one side: the name of its schema, the description, and each message with its type and its fields.

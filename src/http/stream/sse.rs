@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use futures_util::stream;
 use serde_json::json;
@@ -23,9 +23,11 @@ use crate::http::stream::subscribers::Transport;
 use crate::journal::{Bounds, CursorExpired, Line};
 
 /// The reconnection delay of a browser, in ms.
-const RETRY_FIELD: &str = "retry: 1000\n\n";
+///
+/// Without an empty line, like the comment below: some clients, such as httpx-sse, take one for an event without data.
+const RETRY_FIELD: &str = "retry: 1000\n";
 /// Keeps the connection alive.
-const KEEP_ALIVE_COMMENT: &str = ":\n\n";
+const KEEP_ALIVE_COMMENT: &str = ":\n";
 
 /// Streams the events after the cursor, then live; `id:` is the cursor of each event.
 ///
@@ -71,6 +73,8 @@ pub(super) fn respond(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Otherwise nginx collects events before it passes them on.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
 }
 

@@ -58,6 +58,7 @@ impl EventSource {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         assert_eq!(header(CONTENT_TYPE), Some("text/event-stream; charset=utf-8"));
         assert_eq!(header(CACHE_CONTROL), Some("no-store"));
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
         Self {
             response,
             received: Vec::new(),
@@ -85,16 +86,21 @@ impl EventSource {
         sent.data
     }
 
-    /// Waits for the next block, which must not contain an event.
+    /// Waits for the next line, which must be a comment or the delay before a browser reconnects.
     pub(crate) async fn block(&mut self) {
-        let block = async {
-            while self.end_of_block().is_none() {
+        let line = async {
+            loop {
+                if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                    return String::from_utf8(self.received.drain(..=end).collect()).unwrap();
+                }
                 assert!(self.read().await, "the stream ended");
             }
         };
-        tokio::time::timeout(DEADLINE, block).await.expect("no block arrived");
-        if let Some(sent) = self.take_block() {
-            panic!("an event instead of a comment: {sent:?}");
+        let line = tokio::time::timeout(DEADLINE, line).await.expect("no line arrived");
+        match line.trim_end().split_once(':') {
+            Some(("", _)) => self.comments += 1,
+            Some(("retry", value)) => self.retry = value.trim().parse().ok(),
+            _ => panic!("an event instead of a comment: {line:?}"),
         }
     }
 
