@@ -1,12 +1,17 @@
 //! The wall clock: deadlines that clients see, and times between them.
 //!
 //! The timers of the runtime stop while the machine sleeps (`CLOCK_MONOTONIC` on Linux, `mach_absolute_time` on macOS) and
-//! ignore changes of the clock, so a wait for a published time checks the wall clock again and again.
+//! ignore changes of the clock, so a wait for a published time checks the wall clock again and again; a wait that may take
+//! days is an [`Alarm`].
+
+mod alarm;
 
 use std::time::Duration;
 
-use crate::timestamp;
+pub use alarm::{Alarm, Clock, SystemClock};
 use jiff::Timestamp;
+
+use crate::timestamp;
 
 /// How often the wall clock is checked; the longest delay after which a deadline that passed during sleep is noticed.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);

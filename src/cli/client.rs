@@ -51,6 +51,12 @@ pub struct AskArguments {
     #[arg(long, value_name = "HOW", requires = "session",
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     pub when_busy: Option<String>,
+    /// Queue the turn and start it at this time at the earliest, such as 2026-11-20T05:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub not_before: Option<String>,
+    /// Exit when codexd has accepted or queued the turn, instead of waiting for its end
+    #[arg(long)]
+    pub detach: bool,
     /// Let Codex use the .codex of the directory (--trust=false: do not); only for a new session
     ///
     /// Its commands run outside the sandbox. Without this option, the question is asked once per directory at a
@@ -288,6 +294,9 @@ pub struct GoalArguments {
 pub struct ResumeQueueArguments {
     /// Session ID or "last"
     pub session: String,
+    /// Queued turn that waits for a time: let it start now
+    #[arg(long, value_name = "QUEUE_ID")]
+    pub turn: Option<String>,
     /// The daemon and the output format.
     #[command(flatten)]
     pub client: ClientArguments,

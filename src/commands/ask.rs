@@ -62,6 +62,12 @@ pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Resu
     if !context.json {
         output::print_error(&context.stderr.line(&format!("session {session_id}")));
     }
+    if options.detach {
+        return detach(context, &session_id, &turn);
+    }
+    if let (TurnState::Queued(_), Some(time)) = (&turn, &options.not_before) {
+        context.print_note(&format!("The turn is queued and starts at {time} at the earliest."));
+    }
     let mut follower = TurnFollower::new(context, &session_id, turn, cursor, terminal);
     follower.set_network_timeout(options.network_timeout);
     follower.report_failed_mcp_servers().await?;
@@ -297,6 +303,9 @@ async fn submit(
             body.insert("whenBusy".to_owned(), how.as_str().into());
         }
     }
+    if let Some(time) = &options.not_before {
+        body.insert("notBefore".to_owned(), time.as_str().into());
+    }
     body.insert("sessionId".to_owned(), session_id.into());
     body.insert("input".to_owned(), input.clone());
     let submitted = context.client.post("/v1/codexd/turn", &body.into()).await;
@@ -315,6 +324,17 @@ async fn submit(
         (None, Some(queue_id)) => Ok(Some(TurnState::Queued(queue_id))),
         (None, None) => Err(Failure::new("codexd accepted the turn but returned no turn ID.")),
     }
+}
+
+/// Prints what became of the turn so far; it goes on in codexd.
+fn detach(context: &CommandContext, session_id: &str, turn: &TurnState) -> Result<ExitCode, Failure> {
+    let (turn_id, queue_id, text) = match turn {
+        TurnState::Started(turn_id) => (Some(turn_id), None, format!("Turn {turn_id} has started.")),
+        TurnState::Queued(queue_id) => (None, Some(queue_id), format!("Turn {queue_id} is queued.")),
+    };
+    let accepted = json!({ "sessionId": session_id, "turnId": turn_id, "queueId": queue_id });
+    context.print(&accepted, &context.stdout.line(&text))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the final session and turn as JSON.

@@ -124,7 +124,7 @@ pub fn run(command: Command) -> ExitCode {
             interrupt::run(context, arguments.session.clone()).await
         }),
         Command::ResumeQueue(arguments) => run_client_command(&arguments.client, async |context| {
-            resume_queue::run(context, &arguments.session).await
+            resume_queue::run(context, &arguments.session, arguments.turn.as_deref()).await
         }),
         Command::AppServer(arguments) => {
             let client = arguments.client.clone();

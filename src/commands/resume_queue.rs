@@ -1,4 +1,4 @@
-//! `codexd resume-queue`: resumes the held queue of a session.
+//! `codexd resume-queue`: resumes the held queue of a session, or lets one of its turns start before its time.
 
 use std::process::ExitCode;
 
@@ -9,10 +9,14 @@ use super::failure::Failure;
 use super::sessions::{current_or_named_directory, find_session};
 use crate::commands::context::CommandContext;
 
-pub(crate) async fn run(context: &CommandContext, session: &str) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    context: &CommandContext,
+    session: &str,
+    turn: Option<&str>,
+) -> Result<ExitCode, Failure> {
     let session_id = find_session(context, session, &current_or_named_directory(None)?).await?;
-    let answer =
-        context.client.post(&format!("{}/queue/resume", session_path(&session_id)), &json!({})).await?;
+    let body = turn.map_or_else(|| json!({}), |queue_id| json!({ "queueId": queue_id }));
+    let answer = context.client.post(&format!("{}/queue/resume", session_path(&session_id)), &body).await?;
     let text = match list(&answer, "queuedTurns").len() {
         0 => format!("The queue of session {session_id} is empty."),
         1 => format!("Resumed the queue of session {session_id}; 1 turn is queued."),

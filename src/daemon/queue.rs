@@ -3,13 +3,14 @@
 //! Callers hold the lock of the thread. A turn leaves the queue when it starts or a client withdraws it.
 
 pub(in crate::daemon) mod held;
+pub(in crate::daemon) mod schedule;
 
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
@@ -25,7 +26,7 @@ use crate::daemon::queue::held::{StartFailure, hold_once};
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
 use crate::ids::{SessionId, ThreadId, TurnId};
-use crate::state::{Held, HoldCause, IdempotencyKey, QueuedTurn, Session, TurnEvent};
+use crate::state::{Held, HoldCause, IdempotencyKey, QueuedTurn, Session, State, TurnEvent};
 use crate::storage::Disk;
 use crate::time::rfc3339_now;
 
@@ -51,8 +52,7 @@ impl Queue {
     pub(super) async fn add(
         &self,
         session: &Session,
-        input: Vec<Value>,
-        settings: Map<String, Value>,
+        turn: QueuedTurn,
         key: Option<IdempotencyKey>,
     ) -> Result<String, DaemonError> {
         self.core.require_storage()?;
@@ -71,15 +71,7 @@ impl Queue {
                 limit: MAX_QUEUED_TURNS,
             });
         }
-        let turn = QueuedTurn {
-            queue_id: format!("queued-{}", uuid::Uuid::new_v4()),
-            queued_at: rfc3339_now(),
-            input,
-            settings,
-            submitted: false,
-            // Given when it is recorded.
-            order: 0,
-        };
+        let is_due = turn.is_due(&rfc3339_now());
         let queue_id = turn.queue_id.clone();
         let queued = TurnEvent::Queued {
             session_id: session.session_id.clone(),
@@ -93,17 +85,15 @@ impl Queue {
         self.core
             .record_durably(move |state| {
                 // What holds the thread's queue holds this turn too.
-                let held = state
-                    .sessions
-                    .get(&session_id)
-                    .and_then(|session| events::hold_of_new_queue(state, session));
+                let session = state.sessions.get(&session_id).filter(|_| is_due);
+                let held = session.and_then(|session| events::hold_of_new_queue(state, session));
                 std::iter::once(queued.into()).chain(held).collect()
             })
             .await?;
         Ok(queue_id)
     }
 
-    /// Submits the next queued turn of an idle thread; a failure holds the queue.
+    /// Submits the next due turn of an idle thread; a failure holds the queue.
     pub(super) async fn start_next(&self, thread_id: &ThreadId) -> Result<(), DaemonError> {
         self.codex.renew_login().await;
         let _gate = self.core.codex.gate.read().await;
@@ -113,7 +103,9 @@ impl Queue {
             if state.turns.running(thread_id).is_some() {
                 return Ok(());
             }
-            state.queue_of(thread_id).next().map(|(session_id, turn)| (session_id.clone(), turn.clone()))
+            // By the clock of this moment, which may have been set back.
+            let next = state.next_due(thread_id, &rfc3339_now());
+            next.map(|(session_id, turn)| (session_id.clone(), turn.clone()))
         };
         let Some((session_id, next)) = next else { return Ok(()) };
         match self.start_queued(thread_id, &session_id, &next).await {
@@ -233,6 +225,32 @@ impl Queue {
         };
         let thread_id = thread_id.clone();
         self.core.record_durably(move |state| hold_once(state, &thread_id, &held)).await
+    }
+
+    /// Lets a queued turn wait for no time any more, at a client's request.
+    pub async fn start_now(&self, session_id: &SessionId, queue_id: &str) -> Result<(), DaemonError> {
+        require_active(self.core.session(session_id)?)?;
+        let not_queued =
+            || DaemonError::NotQueued { session_id: session_id.clone(), queue_id: queue_id.to_owned() };
+        let is_it = |turn: &&QueuedTurn| turn.queue_id == queue_id;
+        let has_time = {
+            let state = self.core.state();
+            let turn = state.private.queue(session_id).find(is_it).ok_or_else(not_queued)?;
+            turn.not_before.is_some()
+        };
+        if !has_time {
+            return Ok(());
+        }
+        let (core, session_id, queue_id) = (Arc::clone(&self.core), session_id.clone(), queue_id.to_owned());
+        let rescheduled = move |state: &State| {
+            // It may have started in the meantime.
+            let is_it = |turn: &&QueuedTurn| turn.queue_id == queue_id && turn.not_before.is_some();
+            let is_waiting = state.private.queue(&session_id).any(|turn| is_it(&turn));
+            let thread_id = state.sessions.get(&session_id).and_then(|session| session.thread_id.clone());
+            let rescheduled = TurnEvent::Rescheduled { session_id, thread_id, queue_id, not_before: None };
+            is_waiting.then(|| rescheduled.into()).into_iter().collect()
+        };
+        self.core.run(async move { core.record_durably(rescheduled).await }).await
     }
 
     /// Releases the queue of a session's thread at a client's request.

@@ -30,7 +30,9 @@ use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
 use crate::ids::{SessionId, TurnId};
-use crate::state::{IdempotencyKey, Session, StoredResponse, Turn};
+use crate::state::{IdempotencyKey, QueuedTurn, Session, StoredResponse, Turn};
+use crate::time::rfc3339_now;
+use crate::timestamp::Timestamp;
 
 /// What happens to a new turn while another one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -56,6 +58,8 @@ pub struct SubmitTurn {
     pub expected_turn_id: Option<TurnId>,
     /// What happens when a turn runs and `expected_turn_id` is `None`.
     pub when_busy: WhenBusy,
+    /// The time before which the turn does not start; with one it is queued also if its thread is idle.
+    pub not_before: Option<Timestamp>,
     /// The parameters of `turn/start`, by the app-server's names; values that only it can validate are passed through.
     pub settings: Map<String, Value>,
     /// Set when the caller may repeat the request.
@@ -110,7 +114,7 @@ impl Turns {
         let state = self.core.state();
         let is_busy =
             session.thread_id.as_ref().is_some_and(|thread_id| state.turns.running(thread_id).is_some());
-        input.expected_turn_id.is_none() && !is_answered && !is_busy
+        input.expected_turn_id.is_none() && input.not_before.is_none() && !is_answered && !is_busy
     }
 
     async fn submit_now(&self, input: SubmitTurn) -> Result<TurnAccepted, DaemonError> {
@@ -143,9 +147,10 @@ impl Turns {
             // A queued turn may be about to start; this one must not start before it.
             let is_busy = {
                 let state = self.core.state();
-                state.turns.running(&thread_id).is_some() || state.queue_of(&thread_id).next().is_some()
+                let next = state.next_due(&thread_id, &rfc3339_now());
+                state.turns.running(&thread_id).is_some() || next.is_some()
             };
-            if is_busy && may_wait && !is_unknown {
+            if input.not_before.is_some() || is_busy && may_wait && !is_unknown {
                 return self.enqueue(&session, input, key).await;
             }
             // From here on an interrupt finds the submission; starting the app-server or the thread may take long.
@@ -212,7 +217,17 @@ impl Turns {
         input: SubmitTurn,
         key: Option<IdempotencyKey>,
     ) -> Result<TurnAccepted, DaemonError> {
-        let queue_id = self.queue.add(session, input.input, input.settings, key).await?;
+        let turn = QueuedTurn {
+            queue_id: format!("queued-{}", uuid::Uuid::new_v4()),
+            queued_at: rfc3339_now(),
+            input: input.input,
+            settings: input.settings,
+            submitted: false,
+            // Given when it is recorded.
+            order: 0,
+            not_before: input.not_before,
+        };
+        let queue_id = self.queue.add(session, turn, key).await?;
         self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::values::{
-    AbsolutePath, ApprovalPolicy, Input, LabelChanges, Labels, MAX_SECONDS, Personality, ReasoningSummary,
-    SandboxMode, Title, Trust, WholeNumber,
+    AbsolutePath, ApprovalPolicy, Input, LabelChanges, Labels, MAX_SECONDS, Moment, Personality,
+    ReasoningSummary, SandboxMode, Title, Trust, WholeNumber,
 };
 use crate::daemon::WhenBusy;
 use crate::ids::{SessionId, ThreadId, TurnId};
@@ -159,6 +159,17 @@ pub(super) struct SubmitTurn {
     /// What to do while another turn is in progress: refuse (the default), steer (add the input to that turn), or queue.
     #[serde(skip_serializing)]
     pub(super) when_busy: Option<WhenBusy>,
+    /// The time before which the turn does not start, RFC 3339. The turn is queued, also if the session is idle, and holds no turn behind it until then; not together with expectedTurnId, or with a whenBusy other than queue.
+    #[serde(skip_serializing)]
+    pub(super) not_before: Option<Moment>,
+}
+
+/// The body of `POST /v1/codexd/sessions/{session_id}/queue/resume`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ResumeQueue {
+    /// A queued turn that waits for its notBefore: it waits for no time any more.
+    pub(super) queue_id: Option<String>,
 }
 
 /// The body of `POST /v1/codexd/turn/interrupt`.

@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
 use super::bodies::{
-    AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, SubmitTurn, UpdateSession,
+    AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, ResumeQueue, SubmitTurn,
+    UpdateSession,
 };
 use super::error::{self, ApiError};
 use super::parse::schema;
@@ -276,17 +277,18 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
+        body: Some(schema::<ResumeQueue>),
         status: 202,
-        errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND]],
+        errors: &[BODY_ERRORS, CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND]],
         remarks: "A queue that is not held is unchanged. The thread is opened first; if Codex cannot open it, the error is \
-                  returned and the queue stays held.",
+                  returned and the queue stays held. With queueId, that turn also waits for its notBefore no longer.",
         ..extension(
             "POST",
             "/v1/codexd/sessions/{session_id}/queue/resume",
             "resumeQueue",
             || post(turns::resume_queue),
-            data::<SessionView>,
-            "Resume the held queue of a session.",
+            data::<turns::QueueResumed>,
+            "Resume the held queue of a session, or start a turn before its time.",
         )
     },
     Route {

@@ -14,6 +14,7 @@ use crate::codex::protocol::values::{
 };
 use crate::daemon::{MAX_LABEL_BYTES, TrustChoice};
 use crate::state::title::{MAX_TITLE_CHARS, title_of_name};
+use crate::timestamp::Timestamp;
 
 /// The error that the schema describes, see [`super::parse`].
 const AS_IN_SCHEMA: &str = "";
@@ -156,6 +157,28 @@ impl TryFrom<String> for Title {
         }
         let title = title_of_name(&text).ok_or_else(|| " must have a word".to_owned())?;
         Ok(Self(title.to_string()))
+    }
+}
+
+/// A time in the form of RFC 3339, in milliseconds: a more exact one is rounded up, so that nothing happens before it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(inline, !try_from, extend("format" = "date-time"))]
+pub(super) struct Moment(pub(super) Timestamp);
+
+impl TryFrom<String> for Moment {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let requirement = || {
+            let short: String = text.chars().take(50).collect();
+            format!(
+                " must be a time such as 2026-11-20T05:00:00Z or 2026-11-20T05:00:00+01:00; {short:?} is not"
+            )
+        };
+        let at: jiff::Timestamp = text.parse().map_err(|_| requirement())?;
+        let up = jiff::TimestampRound::new().smallest(jiff::Unit::Millisecond).mode(jiff::RoundMode::Ceil);
+        at.round(up).map(|at| Self(at.into())).map_err(|_| requirement())
     }
 }
 

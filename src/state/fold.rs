@@ -9,7 +9,7 @@ use super::daemon::{ChildPhase, ChildState, ChildStatus, CodexRecord};
 use super::events::{ChildEvent, DaemonEvent, EventDetail, NotificationEvent, PassedThrough};
 use super::events::{RequestEvent, SessionEvent, TurnEvent};
 use super::held::HoldCause;
-use super::private::QueuedTurn;
+use super::queued_turn::QueuedTurn;
 use super::records::State;
 use super::server_requests::RequestPolicy;
 use super::session::SessionStatus;
@@ -358,6 +358,14 @@ impl State {
                     answer.queue_id = Some(queue_id);
                 });
                 true
+            }
+            TurnEvent::Rescheduled { session_id, queue_id, not_before, .. } => {
+                let queue = &mut self.private.of(session_id).queue;
+                let turn = queue.iter_mut().find(|turn| turn.queue_id == *queue_id);
+                turn.is_some_and(|turn| {
+                    turn.not_before.clone_from(not_before);
+                    true
+                })
             }
             _ => false,
         }

@@ -17,6 +17,7 @@ mod held;
 mod level;
 mod new_event;
 mod private;
+mod queued_turn;
 mod records;
 mod records_file;
 mod registry_file;
@@ -49,7 +50,8 @@ pub use events::{
 pub use held::{Held, HoldCause};
 pub use level::Level;
 pub use new_event::NewEvent;
-pub use private::{PrivateSession, PrivateState, QueuedTurn};
+pub use private::{PrivateSession, PrivateState};
+pub use queued_turn::QueuedTurn;
 pub use records::State;
 pub use server_requests::{
     RequestPolicy, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, ServerRequests,

@@ -4,40 +4,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::answers::Answers;
+use super::queued_turn::QueuedTurn;
 use super::server_requests::RequestPolicy;
 use super::session::Session;
 use crate::ids::SessionId;
-use crate::timestamp::Timestamp;
 
 /// How many records of sessions that have changed or are removed are kept for the answers that name them.
 const MAX_FORMER_SESSIONS: usize = 500;
 /// For how many directories it is remembered whether they are trusted.
 const MAX_DIRECTORIES: usize = 1_000;
-
-/// A turn that waits until its session is idle.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct QueuedTurn {
-    /// Its name.
-    pub queue_id: String,
-    /// When it was queued, RFC 3339, UTC, milliseconds.
-    pub queued_at: Timestamp,
-    /// The input of the user.
-    pub input: Vec<Value>,
-    /// The settings passed to the app-server, by its own names.
-    pub settings: Map<String, Value>,
-    /// Whether it was given to the app-server and nothing is known of the outcome.
-    #[serde(default)]
-    pub submitted: bool,
-    /// Its position among the queued turns of its thread, for all sessions: the lowest starts first.
-    #[serde(default)]
-    pub order: u64,
-}
 
 /// What is remembered of one session.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

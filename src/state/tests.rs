@@ -1,5 +1,6 @@
 mod descendants;
 mod events;
+mod queue;
 mod titles;
 mod turns;
 

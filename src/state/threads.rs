@@ -32,7 +32,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::events::{ChildEvent, EventDetail, NotificationEvent, PassedThrough, TurnEvent};
-use super::private::QueuedTurn;
+use super::queued_turn::QueuedTurn;
 use super::records::State;
 use super::session::{Session, SessionStatus};
 use super::turn::{Phase, Turn, TurnPosition};
@@ -65,6 +65,11 @@ impl State {
         // Those that an earlier version queued have no order but their times.
         queue.sort_by(|(_, a), (_, b)| (a.order, &a.queued_at).cmp(&(b.order, &b.queued_at)));
         queue.into_iter()
+    }
+
+    /// The next turn of a thread that may start at `now`, with its session: the first in the queue whose time has come.
+    pub fn next_due(&self, thread_id: &ThreadId, now: &Timestamp) -> Option<(&SessionId, &QueuedTurn)> {
+        self.queue_of(thread_id).find(|(_, turn)| turn.is_due(now))
     }
 
     /// The threads in which turns wait.

@@ -8,6 +8,7 @@ mod busy;
 mod drain;
 mod held;
 mod late;
+mod not_before;
 mod queue;
 mod repeat;
 mod restart;
@@ -95,6 +96,13 @@ impl RecordingAppServer {
     /// The file of a thread with this extension.
     fn file(&self, thread_id: &Value, extension: &str) -> PathBuf {
         self.store().join(format!("{}.{extension}", text(thread_id)))
+    }
+
+    /// Returns the text of all threads that the app-server keeps.
+    fn stored_threads(&self) -> String {
+        let files = fs::read_dir(self.store()).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        files.map(|path| fs::read_to_string(path).unwrap()).collect()
     }
 
     /// Returns the params of all recorded calls of this method.

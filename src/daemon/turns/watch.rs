@@ -12,11 +12,13 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::Queue;
 use crate::daemon::queue::held::Retries;
+use crate::daemon::queue::schedule::Schedule;
 use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::settlement::{Verdict, read_thread};
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 use crate::ids::{ThreadId, TurnId};
 use crate::state::{Turn, TurnEvent};
+use crate::time::{Alarm, SystemClock, rfc3339_now};
 
 /// How long the completion of a turn may come after its thread reported that it is idle; normally it is a few ms (measured).
 const COMPLETION_GRACE: Duration = Duration::from_secs(1);
@@ -109,10 +111,16 @@ impl TurnWatch {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let done = Arc::new(Notify::new());
         let mut retries = Retries::default();
+        let mut alarm = Alarm::new(SystemClock);
         // A slow start must not delay a check, nor the other way round.
         let (starting, checking) = (UnderWay::new(&done), UnderWay::new(&done));
         loop {
-            let any_turn_runs = self.core.state().turns.open().next().is_some();
+            let (any_turn_runs, next_queued) = {
+                let state = self.core.state();
+                // What is due already waits for an app-server, or for a retry.
+                (state.turns.open().next().is_some(), Schedule::at(&state, &rfc3339_now()).next)
+            };
+            alarm.set(next_queued.and_then(|at| at.time()));
             let due = self.note_turns();
             // Without a connection nothing can be checked, however long it is due.
             let due = self.core.checked_generation().and(due).into_iter().chain(retries.next()).min();
@@ -123,6 +131,7 @@ impl TurnWatch {
                 changed = restart.changed() => if changed.is_err() { return },
                 () = done.notified() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
+                () = alarm.rings() => {}
                 _ = tick.tick(), if any_turn_runs => self.report_silent_turns(stall),
                 () = self.core.stopping.cancelled() => return,
             }
@@ -133,19 +142,20 @@ impl TurnWatch {
         }
     }
 
-    /// Starts the next turn of each queue whose thread is idle, unless the queue is held and no retry is due.
+    /// Starts the next due turn of each queue whose thread is idle, unless the queue is held and no retry is due.
     fn start_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
         let threads: Vec<ThreadId> = {
             let state = self.core.state();
-            let queued = state.queued_threads();
-            retries.keep(&queued);
-            let idle = queued.into_iter().filter(|thread_id| state.turns.running(thread_id).is_none());
-            idle.filter(|thread_id| retries.is_due(&state, thread_id, generation)).cloned().collect()
+            retries.keep(&state.queued_threads());
+            let due = Schedule::at(&state, &rfc3339_now()).due.into_iter();
+            due.filter(|thread_id| retries.is_due(&state, thread_id, generation)).collect()
         };
         for thread_id in threads {
             self.once(under_way, thread_id, async |watch, thread_id| {
-                let first =
-                    || watch.core.state().queue_of(&thread_id).next().map(|(_, turn)| turn.queue_id.clone());
+                let first = || {
+                    let state = watch.core.state();
+                    state.next_due(&thread_id, &rfc3339_now()).map(|(_, turn)| turn.queue_id.clone())
+                };
                 let before = first();
                 if let Err(error) = watch.queue.start_next(&thread_id).await
                     && first() == before

@@ -122,7 +122,8 @@ pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
         "Every event has a cursor; with after=CURSOR every transport of the event stream continues after it, and \
          reports a gap if later events have expired.",
         "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" queues it, \"steer\" adds its \
-         input to the running turn.",
+         input to the running turn. With \"notBefore\", an RFC 3339 time, a turn is queued and starts then at the \
+         earliest.",
         "Both POST routes accept the header Idempotency-Key: the same key and body return the first response again for \
          24 hours.",
         "Requests need a Host of this daemon and must not come from a foreign web page; if the daemon has a token \

@@ -12,14 +12,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::codex::protocol::values::TURN_INTERRUPTED;
-use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, TurnView};
+use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, TurnView, WhenBusy};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
-use crate::http::bodies::{self, InterruptTurn};
+use crate::http::bodies::{self, InterruptTurn, ResumeQueue};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::WaitQuery;
-use crate::http::values::Input;
+use crate::http::values::{Input, Moment};
 use crate::http::{parse, response};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::{JsonText, SessionBody};
@@ -119,6 +119,16 @@ pub(crate) struct Withdrawn {
     pending: bool,
 }
 
+/// The session of a queue that was resumed.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct QueueResumed {
+    #[serde(flatten)]
+    view: SessionView,
+    /// The fields of the request body that were ignored because they are unknown; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
+}
+
 /// The result of an interrupt.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -207,16 +217,23 @@ pub(crate) async fn withdraw(
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
 }
 
-/// Resumes the queue of a session; returns the session.
+/// Resumes the queue of a session, or lets one of its turns wait for no time any more; returns the session.
 pub(crate) async fn resume_queue(
     State(state): State<AppState>,
     session_id: Result<Path<SessionId>, PathRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let Path(session_id) =
         session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let (ResumeQueue { queue_id }, ignored) = Fields::read(body, state.body_limit()).await?.parse()?;
+    if let Some(queue_id) = queue_id {
+        state.daemon.queue.start_now(&session_id, &queue_id).await?;
+    }
     state.daemon.queue.resume(&session_id).await?;
     let view = state.daemon.session_view(&session_id)?;
-    Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::ACCEPTED, view)))
+    let body = QueueResumed { view, ignored: response::non_empty(ignored.clone()) };
+    let subject = Subject::new(&session_id, None);
+    Ok(response::with_ignored_header(subject.attach_to(response::data(StatusCode::ACCEPTED, body)), &ignored))
 }
 
 /// Interrupts the running turn of a session.
@@ -258,11 +275,19 @@ fn parse_turn(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
         (None, None) => Err(Input::REQUIREMENT.to_owned()),
     };
     let Input(input) = input.map_err(|error| ApiError::bad_request(format!("input{error}.")))?;
+    let starts_now =
+        body.expected_turn_id.is_some() || body.when_busy.is_some_and(|how| how != WhenBusy::Queue);
+    if body.not_before.is_some() && starts_now {
+        return Err(ApiError::bad_request(
+            "A turn with notBefore is queued: leave out expectedTurnId, and leave out whenBusy or set it to queue.",
+        ));
+    }
     let input = SubmitTurn {
         session_id: body.session_id,
         input,
         expected_turn_id: body.expected_turn_id,
         when_busy: body.when_busy.unwrap_or_default(),
+        not_before: body.not_before.map(|Moment(at)| at),
         settings,
         key: None,
     };

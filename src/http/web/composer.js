@@ -147,7 +147,29 @@ function queueItem(turn) {
       remove.disabled = false;
     }
   };
-  return make("li", {}, make("span", { text }), remove);
+  if (!turn.notBefore) return make("li", {}, make("span", { text }), remove);
+  const start = make("button", { type: "button", "aria-label": `Start now: ${text}`, text: "Start now" });
+  start.onclick = async () => {
+    byId("prompt").focus();
+    start.disabled = true;
+    const path = `${API}/sessions/${encodeURIComponent(sessionId)}/queue/resume`;
+    try {
+      await callApi(path, { body: { queueId: turn.queueId } });
+      composerState("");
+    } catch (error) {
+      composerState(messageOf(error));
+      start.disabled = false;
+    }
+  };
+  const time = make("time", { datetime: turn.notBefore, text: `not before ${clock(turn.notBefore)}` });
+  return make("li", {}, make("span", { text }), time, start, remove);
+}
+
+// Draws a queued turn anew: its time has changed.
+function redrawQueued(queueId) {
+  queueItems.get(queueId)?.remove();
+  queueItems.delete(queueId);
+  drawQueue();
 }
 
 function fillOptions(list, values) {

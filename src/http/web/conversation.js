@@ -304,6 +304,11 @@ const EVENTS = lookupTable({
     if (detail.turn) it.queuedTurns.set(detail.queueId, detail.turn);
     runInNextFrame(drawQueue);
   },
+  "turn.rescheduled": (it, detail) => {
+    const turn = it.queuedTurns.get(detail.queueId);
+    if (turn) it.queuedTurns.set(detail.queueId, { ...turn, notBefore: detail.notBefore });
+    runInNextFrame(() => redrawQueued(detail.queueId));
+  },
   "turn.rejected": (it, detail) => {
     if (detail.queueId) it.queuedTurns.delete(detail.queueId);
     it.addNote(`A turn was rejected: ${detail.reason}`, null, "warn");

@@ -75,7 +75,24 @@ event_types! {
             turn: Box<QueuedTurn>,
             /// The idempotency key of the request, if it has one.
             idempotency: Option<IdempotencyKey> = default skip_serializing_if,
-        } => Info, format!("Queued a turn for session {session_id}, position {position}.");
+        } => Info, match &turn.not_before {
+            Some(at) => format!("Queued a turn for session {session_id}, which starts at {at} at the earliest."),
+            None => format!("Queued a turn for session {session_id}, position {position}."),
+        };
+        /// The time before which a queued turn does not start was changed.
+        "turn.rescheduled" => Rescheduled {
+            /// The session.
+            session_id: SessionId,
+            /// Its thread.
+            thread_id: Option<ThreadId> = default,
+            /// The queued turn.
+            queue_id: String,
+            /// The time before which it does not start now; `null` if it starts as soon as its thread is idle.
+            not_before: Option<Timestamp> = default,
+        } => Info, match not_before {
+            Some(at) => format!("Queued turn {queue_id} of session {session_id} starts at {at} at the earliest."),
+            None => format!("Queued turn {queue_id} of session {session_id} waits for no time any more."),
+        };
         /// An item that was not received was read from its thread.
         "turn.item.read" => ItemRead {
             /// A session of the thread.

@@ -52,7 +52,10 @@ async fn turn_queue_runs_turns_in_order() {
     let read = get(&daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
     let waiting = read.data(200)["queuedTurns"].as_array().unwrap().clone();
     assert_eq!(waiting.iter().map(|turn| text(&turn["queueId"])).collect::<Vec<_>>(), names);
-    assert_eq!(keys(&waiting[0]), ["queueId", "queuedAt", "input", "settings", "submitted", "order"]);
+    assert_eq!(
+        keys(&waiting[0]),
+        ["queueId", "queuedAt", "input", "settings", "submitted", "order", "notBefore"]
+    );
     assert_eq!(waiting[1]["input"][0]["text"], "two");
     assert_eq!(waiting[0]["submitted"], false);
     assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], running);
