@@ -54,6 +54,9 @@ pub struct AskArguments {
     /// Queue the turn and start it at this time at the earliest, such as 2026-11-20T05:00:00Z
     #[arg(long, value_name = "TIME")]
     pub not_before: Option<String>,
+    /// What follows if the turn reaches the usage limit [default: hold]
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["hold", "continue", "fail"]))]
+    pub on_usage_limit: Option<String>,
     /// Exit when codexd has accepted or queued the turn, instead of waiting for its end
     #[arg(long)]
     pub detach: bool,

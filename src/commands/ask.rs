@@ -303,6 +303,9 @@ async fn submit(
             body.insert("whenBusy".to_owned(), how.as_str().into());
         }
     }
+    if let Some(what) = &options.on_usage_limit {
+        body.insert("onUsageLimit".to_owned(), what.as_str().into());
+    }
     if let Some(time) = &options.not_before {
         body.insert("notBefore".to_owned(), time.as_str().into());
     }

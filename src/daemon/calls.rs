@@ -190,6 +190,7 @@ fn accepted(session_id: &SessionId, thread_id: &ThreadId, turn_id: &TurnId) -> T
         is_newest: None,
         steered: false,
         queue_id: None,
+        on_usage_limit: None,
         idempotency: None,
     }
 }

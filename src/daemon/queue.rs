@@ -4,6 +4,9 @@
 
 pub(in crate::daemon) mod held;
 pub(in crate::daemon) mod schedule;
+#[cfg(test)]
+mod simulation;
+pub(in crate::daemon) mod usage_limit;
 
 use std::borrow::Cow;
 use std::io;
@@ -23,6 +26,7 @@ use crate::daemon::core::{Core, require_active};
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::held::{StartFailure, hold_once};
+use crate::daemon::queue::usage_limit::{next_to_start, requested_trial};
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
 use crate::ids::{SessionId, ThreadId, TurnId};
@@ -104,7 +108,7 @@ impl Queue {
                 return Ok(());
             }
             // By the clock of this moment, which may have been set back.
-            let next = state.next_due(thread_id, &rfc3339_now());
+            let next = next_to_start(&state, thread_id, &rfc3339_now());
             next.map(|(session_id, turn)| (session_id.clone(), turn.clone()))
         };
         let Some((session_id, next)) = next else { return Ok(()) };
@@ -184,7 +188,14 @@ impl Queue {
             session,
             input: &waiting.input,
             settings: &waiting.settings,
-            under_way: submissions.begin(&session.session_id, thread_id, queue_id, Some(queue_id), None),
+            under_way: submissions.begin(
+                &session.session_id,
+                thread_id,
+                queue_id,
+                Some(queue_id),
+                None,
+                waiting.on_usage_limit,
+            ),
             is_tracked: true,
             submitted_since: waiting.submitted.then(|| waiting.queued_at.clone()),
         }
@@ -271,7 +282,13 @@ impl Queue {
                 let thread_id = session.thread_id.clone().unwrap_or_default();
                 queue
                     .core
-                    .record_durably(move |state| events::released(state, &thread_id, "A client resumed it."))
+                    .record_durably(move |state| {
+                        let trial = requested_trial(state, &thread_id, &rfc3339_now());
+                        events::released(state, &thread_id, "A client resumed it.")
+                            .into_iter()
+                            .chain(trial)
+                            .collect()
+                    })
                     .await
             })
             .await

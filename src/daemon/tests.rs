@@ -121,6 +121,7 @@ fn accepted(name: &str) -> NewEvent {
         is_newest: None,
         steered: false,
         queue_id: None,
+        on_usage_limit: None,
         idempotency: None,
     }
     .into()

@@ -20,6 +20,7 @@ use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::locks::Locks;
+use crate::daemon::queue::held::holds_after_failure;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::corrections::{TurnsBefore, read_turns};
 use crate::ids::{SessionId, ThreadId};
@@ -240,9 +241,12 @@ impl Threads {
                 let turn = state.turns.get(&thread_id, &found.id)?;
                 let is_news = turn.phase == Phase::CutOff && turn.status != found.status;
                 let session = state.session_for(turn).filter(|_| is_news)?;
-                Some(events::turn_settled(session, turn, &found.status, None))
+                let settled = events::turn_settled(session, turn, &found.status, found.error.as_ref());
+                let error = found.error.as_ref().unwrap_or(&Value::Null);
+                let holds = holds_after_failure(state, &thread_id, Some(&found.id), error);
+                Some(holds.into_iter().chain([settled]))
             });
-            settled.collect()
+            settled.flatten().collect()
         };
         let _ = self.core.record_durably(correct).await;
     }

@@ -30,7 +30,7 @@ use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
 use crate::ids::{SessionId, TurnId};
-use crate::state::{IdempotencyKey, QueuedTurn, Session, StoredResponse, Turn};
+use crate::state::{IdempotencyKey, OnUsageLimit, QueuedTurn, Session, StoredResponse, Turn};
 use crate::time::rfc3339_now;
 use crate::timestamp::Timestamp;
 
@@ -60,6 +60,8 @@ pub struct SubmitTurn {
     pub when_busy: WhenBusy,
     /// The time before which the turn does not start; with one it is queued also if its thread is idle.
     pub not_before: Option<Timestamp>,
+    /// What follows if it reaches the usage limit; a turn that steers has that of the running turn.
+    pub on_usage_limit: OnUsageLimit,
     /// The parameters of `turn/start`, by the app-server's names; values that only it can validate are passed through.
     pub settings: Map<String, Value>,
     /// Set when the caller may repeat the request.
@@ -135,6 +137,7 @@ impl Turns {
         }
         let key = input.key.clone().map(RequestKey::into_stored);
         let unknown = remembered.and_then(|answer| Some((answer.client_message_id.clone()?, answer.since())));
+        let on_usage_limit = input.on_usage_limit;
         let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
         let is_unknown = unknown.is_some();
         let submitted_since = unknown.as_ref().map(|(_, since)| since.clone());
@@ -155,8 +158,14 @@ impl Turns {
             }
             // From here on an interrupt finds the submission; starting the app-server or the thread may take long.
             let submissions = &self.starter.submissions;
-            let under_way =
-                submissions.begin(&session.session_id, &thread_id, &message_id, None, key.as_ref());
+            let under_way = submissions.begin(
+                &session.session_id,
+                &thread_id,
+                &message_id,
+                None,
+                key.as_ref(),
+                on_usage_limit,
+            );
             let client = self.core.wait_for_client().await?;
             let session = self.threads.attach(&client, session).await?;
             if under_way.submission.is_withdrawn() {
@@ -226,6 +235,8 @@ impl Turns {
             // Given when it is recorded.
             order: 0,
             not_before: input.not_before,
+            on_usage_limit: input.on_usage_limit,
+            continues: None,
         };
         let queue_id = self.queue.add(session, turn, key).await?;
         self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))

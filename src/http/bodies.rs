@@ -13,7 +13,7 @@ use super::values::{
 };
 use crate::daemon::WhenBusy;
 use crate::ids::{SessionId, ThreadId, TurnId};
-use crate::state::Purpose;
+use crate::state::{OnUsageLimit, Purpose};
 
 /// The fields of a body that are forwarded to the app-server; absent ones are omitted, not sent as `null`.
 pub(super) fn forwarded(body: &impl Serialize) -> Map<String, Value> {
@@ -162,6 +162,9 @@ pub(super) struct SubmitTurn {
     /// The time before which the turn does not start, RFC 3339. The turn is queued, also if the session is idle, and holds no turn behind it until then; not together with expectedTurnId, or with a whenBusy other than queue.
     #[serde(skip_serializing)]
     pub(super) not_before: Option<Moment>,
+    /// What follows if the turn reaches the usage limit, after which it is not sent again: hold (the default; queued turns wait until the limit ends), continue (the same, and then one new turn asks Codex to continue), or fail (the next queued turn starts).
+    #[serde(skip_serializing)]
+    pub(super) on_usage_limit: Option<OnUsageLimit>,
 }
 
 /// The body of `POST /v1/codexd/sessions/{session_id}/queue/resume`.

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::codex::protocol::items;
 use crate::codex::protocol::values::{
     APPROVAL_POLICIES, INPUT_TEXT, INPUT_TYPES, PERSONALITIES, REASONING_SUMMARIES, SANDBOX_MODES,
 };
@@ -242,9 +243,7 @@ impl TryFrom<Value> for Input {
 
     fn try_from(value: Value) -> Result<Self, String> {
         match value {
-            Value::String(text) => {
-                Ok(Self(vec![json!({ "type": INPUT_TEXT, "text": text, "text_elements": [] })]))
-            }
+            Value::String(text) => Ok(Self(vec![items::text_input(&text)])),
             Value::Array(items) if !items.is_empty() => {
                 items.iter().enumerate().try_for_each(|(index, item)| check_item(index, item))?;
                 Ok(Self(items))

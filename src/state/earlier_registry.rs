@@ -10,6 +10,7 @@ use super::records::State;
 use super::session::Session;
 use super::session_forms::SessionRow;
 use super::turn::{KeptContents, Phase, Turn};
+use super::usage_limit::OnUsageLimit;
 use crate::codex::protocol::values;
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::timestamp::Timestamp;
@@ -60,6 +61,7 @@ impl EarlierTurn {
             has_gap: false,
             item_digests: Vec::new(),
             kept,
+            on_usage_limit: OnUsageLimit::default(),
         }
     }
 }

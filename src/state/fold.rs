@@ -220,6 +220,9 @@ impl State {
     }
 
     fn apply_to_session(&mut self, at: &Timestamp, event: &SessionEvent) -> bool {
+        if self.apply_to_usage_limits(at, event) {
+            return true;
+        }
         let sessions = &mut self.sessions;
         match event {
             SessionEvent::Created(opened) | SessionEvent::Resumed(opened) => {
@@ -311,6 +314,7 @@ impl State {
                 }
                 was_known
             }
+            SessionEvent::UsageLimitReached { .. } | SessionEvent::UsageLimitTrial { .. } => true,
         }
     }
 
@@ -320,6 +324,7 @@ impl State {
             TurnEvent::Accepted { session_id, turn_id, queue_id, idempotency, steered, .. } => {
                 if let Some(queue_id) = queue_id {
                     self.private.dequeue(session_id, queue_id);
+                    self.note_trial(queue_id, turn_id);
                 }
                 self.remember(at, idempotency.as_ref(), session_id, |answer| {
                     answer.turn_id = Some(turn_id.clone());
@@ -351,9 +356,15 @@ impl State {
                 true
             }
             TurnEvent::Queued { session_id, turn, idempotency, .. } => {
-                let turn = QueuedTurn { order: self.through, ..(**turn).clone() };
+                // What continues a turn is before all others.
+                let order = if turn.continues.is_some() { 0 } else { self.through };
+                let turn = QueuedTurn { order, ..(**turn).clone() };
                 let queue_id = turn.queue_id.clone();
-                self.private.of(session_id).queue.push_back(turn);
+                let queue = &mut self.private.of(session_id).queue;
+                match turn.continues {
+                    Some(_) => queue.push_front(turn),
+                    None => queue.push_back(turn),
+                }
                 self.remember(at, idempotency.as_ref(), session_id, |answer| {
                     answer.queue_id = Some(queue_id);
                 });

@@ -60,7 +60,7 @@ pub struct Held {
     pub reason: String,
     /// Since when, RFC 3339, UTC, milliseconds.
     pub since: Timestamp,
-    /// When the cause ends as far as Codex reports it, RFC 3339, UTC, milliseconds; the queue does not resume by itself then.
+    /// When codexd tries a turn again, where that is known, RFC 3339, UTC, milliseconds.
     pub until: Option<Timestamp>,
     /// Whether the queue resumes automatically when the cause is gone; otherwise only by `POST …/queue/resume`.
     pub automatic: bool,

@@ -37,6 +37,8 @@ mod threads;
 pub mod title;
 pub mod turn;
 mod turn_end;
+mod usage_limit;
+mod usage_limits;
 
 pub use answers::{Answers, IdempotencyKey, StoredResponse};
 pub use compact::JsonText;
@@ -61,3 +63,5 @@ pub use session_forms::SessionBody;
 pub use sessions::Sessions;
 pub use turn::{Contents, Phase, Turn, Turns};
 pub use turn_end::TurnEnd;
+pub use usage_limit::{OnUsageLimit, Trial, UsageLimit};
+pub use usage_limits::provider_of;

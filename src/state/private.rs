@@ -11,6 +11,7 @@ use super::answers::Answers;
 use super::queued_turn::QueuedTurn;
 use super::server_requests::RequestPolicy;
 use super::session::Session;
+use super::usage_limit::UsageLimit;
 use crate::ids::SessionId;
 
 /// How many records of sessions that have changed or are removed are kept for the answers that name them.
@@ -44,6 +45,8 @@ pub struct PrivateState {
     pub(super) former_sessions: BTreeMap<u64, Arc<Session>>,
     /// The last answer about whether a directory is trusted, by its path.
     pub trust_answers: BTreeMap<String, bool>,
+    /// The usage limits that are known, by model provider.
+    pub usage_limits: BTreeMap<String, UsageLimit>,
 }
 
 impl PrivateState {

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::usage_limit::OnUsageLimit;
+use crate::ids::TurnId;
 use crate::timestamp::Timestamp;
 
 /// A turn that waits until its session is idle, and until its time has come.
@@ -27,6 +29,12 @@ pub struct QueuedTurn {
     /// The time before which it does not start, RFC 3339, UTC, milliseconds; until then it holds no turn behind it.
     #[serde(default)]
     pub not_before: Option<Timestamp>,
+    /// What follows if it reaches the usage limit.
+    #[serde(default)]
+    pub on_usage_limit: OnUsageLimit,
+    /// The turn that reached the usage limit and that this one continues, when codexd made it; it is before all others.
+    #[serde(default)]
+    pub continues: Option<TurnId>,
 }
 
 impl QueuedTurn {

@@ -21,6 +21,7 @@ use super::server_requests::ServerRequest;
 use super::session::Session;
 use super::session_forms::{read_numbered_rows, read_rows, write_numbered_rows, write_rows};
 use super::turn::{KeptContents, Phase, Threads, Turn};
+use super::usage_limit::{OnUsageLimit, UsageLimit};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::timestamp::Timestamp;
 
@@ -83,6 +84,8 @@ struct MemoryFile {
     sessions: Arc<BTreeMap<SessionId, PrivateSession>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     trust_answers: BTreeMap<String, bool>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    usage_limits: BTreeMap<String, UsageLimit>,
     /// By idempotency key, as version 2 wrote them.
     #[serde(skip_serializing)]
     answers: BTreeMap<String, EarlierAnswer>,
@@ -110,6 +113,7 @@ impl RecordsFile {
             memory: MemoryFile {
                 sessions: private.sessions.clone(),
                 trust_answers: private.trust_answers.clone(),
+                usage_limits: private.usage_limits.clone(),
                 answers: BTreeMap::new(),
             },
             thread_turns: BTreeMap::new(),
@@ -125,9 +129,10 @@ impl RecordsFile {
         for request in self.requests {
             state.requests.insert(request);
         }
-        let MemoryFile { sessions, trust_answers, answers } = self.memory;
+        let MemoryFile { sessions, trust_answers, usage_limits, answers } = self.memory;
         let former_sessions = self.former_sessions;
-        state.private = PrivateState { sessions, answers: self.answers, former_sessions, trust_answers };
+        state.private =
+            PrivateState { sessions, answers: self.answers, former_sessions, trust_answers, usage_limits };
         for (key, answer) in answers {
             answer.add_to(&key, state);
         }
@@ -180,6 +185,8 @@ struct TurnExtra {
     item_ids: Vec<String>,
     #[serde(skip_serializing_if = "KeptContents::is_empty")]
     kept: KeptContents,
+    #[serde(skip_serializing_if = "OnUsageLimit::is_default")]
+    on_usage_limit: OnUsageLimit,
 }
 
 impl TurnExtra {
@@ -201,6 +208,7 @@ impl ThreadRows {
                 item_digests: turn.item_digests.clone(),
                 item_ids: Vec::new(),
                 kept: turn.kept.clone(),
+                on_usage_limit: turn.on_usage_limit,
             };
             TurnRow(
                 turn.turn_id.clone(),
@@ -237,6 +245,7 @@ impl ThreadRows {
                 has_gap: extra.has_gap,
                 item_digests: extra.item_digests.into_iter().chain(digests_of_ids).collect(),
                 kept: extra.kept,
+                on_usage_limit: extra.on_usage_limit,
             })
         };
         self.turns.into_iter().map(turn).collect()

@@ -120,6 +120,7 @@ impl State {
             }
             _ => false,
         };
+        self.end_usage_limit(&thread_id, &turn_id);
         self.update_sessions(at, &thread_id, is_change);
         true
     }
@@ -135,7 +136,7 @@ impl State {
         let time = at.1;
         let turns = &mut self.turns;
         match event {
-            TurnEvent::Accepted { session_id, steered, status, is_newest, .. } => {
+            TurnEvent::Accepted { session_id, steered, status, is_newest, on_usage_limit, .. } => {
                 let found = status.as_deref().zip(*is_newest);
                 let place = match found {
                     Some((_, false)) => TurnPosition::Older,
@@ -146,6 +147,7 @@ impl State {
                 turns.update(at, thread_id, turn_id, place, |turn| {
                     if !steered && turn.started_by.is_none() {
                         turn.started_by = owner;
+                        turn.on_usage_limit = on_usage_limit.unwrap_or_default();
                     }
                     if !steered && found.is_none() {
                         turn.begin(at.0, false, None);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::compact::{self, JsonText};
 use super::events::{EventDetail, NotificationEvent, PassedThrough, TurnEvent};
+use super::usage_limit::OnUsageLimit;
 use crate::codex::protocol::{items, values};
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::timestamp::Timestamp;
@@ -70,6 +71,8 @@ pub struct Turn {
     pub item_digests: Vec<u64>,
     /// What it has to show without its items, if it is the newest turn of its thread and that is small.
     pub kept: KeptContents,
+    /// What follows if it reaches the usage limit; `fail` once that has followed.
+    pub on_usage_limit: OnUsageLimit,
 }
 
 /// The part of a turn's contents that is in its record: it can be shown when neither the log nor Codex has the turn.
@@ -365,6 +368,7 @@ impl Turns {
                 has_gap: true,
                 item_digests: Vec::new(),
                 kept: KeptContents::default(),
+                on_usage_limit: OnUsageLimit::default(),
             })
         });
         // A turn that runs is newer than one of which nothing but its acceptance is known: one runs at a time.
@@ -390,6 +394,7 @@ impl Turns {
             if turn.phase == Phase::Ended {
                 turn.item_digests = Vec::new();
                 turn.has_user_message = false;
+                turn.on_usage_limit = OnUsageLimit::default();
             }
         }
         turns.insert(index, turn);

@@ -95,7 +95,7 @@ impl LastingError {
         let info = &error["codexErrorInfo"];
         if let Some(name) = info.as_str() {
             return match name {
-                "usageLimitExceeded" | "rateLimitExceeded" | "sessionBudgetExceeded" => {
+                USAGE_LIMIT_EXCEEDED | RATE_LIMIT_EXCEEDED | "sessionBudgetExceeded" => {
                     Some(Self::UsageLimit)
                 }
                 UNAUTHORIZED => Some(Self::Unauthorized),
@@ -118,6 +118,19 @@ impl LastingError {
     }
 }
 
+/// Whether an error of a turn is about a limit of the account, which ends by itself; the budget of a session does not.
+pub fn is_account_limit(error: &Value) -> bool {
+    [USAGE_LIMIT_EXCEEDED, RATE_LIMIT_EXCEEDED].iter().any(|name| error["codexErrorInfo"] == *name)
+}
+
+/// The error of a turn that reached the usage limit, as Codex reports it.
+#[cfg(test)]
+pub fn usage_limit_exceeded(message: &str) -> Value {
+    serde_json::json!({ "codexErrorInfo": USAGE_LIMIT_EXCEEDED, "message": message })
+}
+
+const USAGE_LIMIT_EXCEEDED: &str = "usageLimitExceeded";
+const RATE_LIMIT_EXCEEDED: &str = "rateLimitExceeded";
 const UNAUTHORIZED: &str = "unauthorized";
 const HTTP_FAILED: &str = "httpConnectionFailed";
 const STREAM_FAILED: &str = "responseStreamConnectionFailed";

@@ -1,7 +1,8 @@
 //! The items of a turn: their types, and what codexd reads from them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::values::INPUT_TEXT;
 use crate::ids::ThreadId;
 
 /// A message of the user.
@@ -38,6 +39,11 @@ pub const ALL: &[&str] = &[
     COLLAB_AGENT_TOOL_CALL,
     SUB_AGENT_ACTIVITY,
 ];
+
+/// A text as an item of the input of a turn.
+pub fn text_input(text: &str) -> Value {
+    json!({ "type": INPUT_TEXT, "text": text, "text_elements": [] })
+}
 
 /// Whether an item is a message of the agent.
 pub fn is_agent_message(item: &Value) -> bool {

@@ -36,6 +36,12 @@ fn reset_in_text(message: &str, now: &Zoned) -> Option<Timestamp> {
     Some(at.timestamp())
 }
 
+/// What Codex writes about the end of a limit.
+#[cfg(test)]
+pub fn text_of_reset(at: &Zoned) -> String {
+    format!("try again at {}.", at.strftime("%b %dth, %Y %I:%M %p"))
+}
+
 fn clock(time: &str, half: &str) -> Option<Time> {
     let (hour, minute) = time.split_once(':')?;
     let hour: i8 = hour.parse().ok().filter(|hour| (1..=12).contains(hour))?;

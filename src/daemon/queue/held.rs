@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Zoned;
+use serde_json::Value;
 
+use crate::codex::protocol::errors::is_account_limit;
 use crate::codex::protocol::notifications::{self, LastError};
-use crate::codex::protocol::{usage_limits, values};
+use crate::codex::protocol::values;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::ids::ThreadId;
+use crate::daemon::queue::usage_limit;
+use crate::ids::{ThreadId, TurnId};
 use crate::state::{Held, HoldCause, NewEvent, Session, State};
 use crate::time::rfc3339_now;
 use crate::timestamp::Timestamp;
@@ -82,6 +85,10 @@ impl Retries {
             self.threads.remove(thread_id);
             return true;
         };
+        if held.cause == HoldCause::UsageLimit && held.automatic {
+            // It is released when its turn may start.
+            return false;
+        }
         if held.cause.is_failed_turn() {
             return is_over(state, thread_id, held);
         }
@@ -160,31 +167,14 @@ pub(in crate::daemon) fn hold_changes_before(
     let failed = match method {
         notifications::ERROR | notifications::TURN_COMPLETED => {
             let LastError { thread_id, turn_id, error } = LastError::read(params)?;
-            Some((thread_id, turn_id, HoldCause::of_error(&error)?, error))
+            HoldCause::of_error(&error)?;
+            Some((thread_id, turn_id, error))
         }
         notifications::ACCOUNT_UPDATED if notifications::has_account(params) => None,
         _ => return None,
     };
     Some(move |state: &State| match failed {
-        Some((thread_id, turn_id, cause, error)) => {
-            if held_in(state, &thread_id).is_some() {
-                return Vec::new();
-            }
-            let message = error["message"].as_str().unwrap_or("the app-server gave no reason");
-            let limits = state.daemon.account.rate_limits.as_ref();
-            let reset = || usage_limits::reset(limits, message, &Zoned::now());
-            let until = (cause == HoldCause::UsageLimit).then(reset).flatten();
-            let held = Held {
-                cause,
-                reason: format!("The turn before them failed: {message}"),
-                since: rfc3339_now(),
-                until: until.map(Timestamp::from),
-                automatic: false,
-                queue_id: None,
-                turn_id,
-            };
-            hold_queue(state, &thread_id, &held)
-        }
+        Some((thread_id, turn_id, error)) => holds_after_failure(state, &thread_id, turn_id.as_ref(), &error),
         None => {
             let refused = |session: &&Arc<Session>| {
                 session.held.as_ref().is_some_and(|held| held.cause == HoldCause::Unauthorized)
@@ -194,4 +184,32 @@ pub(in crate::daemon) fn hold_changes_before(
             sessions.map(|session| events::session_released(session, why)).collect()
         }
     })
+}
+
+/// The holds before the end of a turn that failed with this error, in the app-server's form; none if the error has no
+/// meaning for the turns after it.
+pub(in crate::daemon) fn holds_after_failure(
+    state: &State,
+    thread_id: &ThreadId,
+    turn_id: Option<&TurnId>,
+    error: &Value,
+) -> Vec<NewEvent> {
+    let Some(cause) = HoldCause::of_error(error) else { return Vec::new() };
+    let message = error["message"].as_str().unwrap_or("the app-server gave no reason");
+    if is_account_limit(error) {
+        return usage_limit::reached(state, thread_id, turn_id, message, &Zoned::now());
+    }
+    if held_in(state, thread_id).is_some() {
+        return Vec::new();
+    }
+    let held = Held {
+        cause,
+        reason: format!("The turn before them failed: {message}"),
+        since: rfc3339_now(),
+        until: None,
+        automatic: false,
+        queue_id: None,
+        turn_id: turn_id.cloned(),
+    };
+    hold_queue(state, thread_id, &held)
 }

@@ -15,6 +15,7 @@ use crate::daemon::app_server::calls::call;
 use crate::daemon::app_server::read_response::{newest_turns, newest_turns_with_items};
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
+use crate::daemon::queue::held::holds_after_failure;
 use crate::ids::{ThreadId, TurnId};
 use crate::state::{NewEvent, NotificationEvent, Phase, State, Turn, TurnEvent};
 use crate::timestamp::Timestamp;
@@ -130,8 +131,10 @@ fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, place: P
         let settled = needs_status.then(|| settled.into());
         return started.into_iter().chain(settled).chain(items).collect();
     }
+    let error = found.error.as_ref().unwrap_or(&Value::Null);
+    let holds = holds_after_failure(state, thread_id, Some(&found.id), error);
     // The end last: a caller that waits for it reads the turn then.
-    started.into_iter().chain(items).chain([settled.into()]).collect()
+    started.into_iter().chain(items).chain(holds).chain([settled.into()]).collect()
 }
 
 /// Whether an item of a turn that runs has ended.

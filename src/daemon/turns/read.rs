@@ -11,7 +11,7 @@ use crate::daemon::turns::Turns;
 use crate::daemon::turns::contents::{TurnView, contents_of, list_turn};
 use crate::ids::{SessionId, TurnId};
 use crate::state::turn::KeptContents;
-use crate::state::{Phase, Session, Turn};
+use crate::state::{OnUsageLimit, Phase, Session, Turn};
 use crate::timestamp::Timestamp;
 
 impl Turns {
@@ -98,6 +98,7 @@ impl Turns {
             has_gap: false,
             item_digests: Vec::new(),
             kept: KeptContents::default(),
+            on_usage_limit: OnUsageLimit::default(),
         };
         Ok(TurnView { turn: Arc::new(turn), contents })
     }

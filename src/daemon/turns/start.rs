@@ -97,7 +97,9 @@ impl TurnStarter {
             let session = self.threads.attach(client, self.core.session(session_id)?).await?;
             let thread_id = session.thread_id.as_ref().unwrap_or(&submission.thread_id);
             params.insert("threadId".to_owned(), thread_id.as_str().into());
-            let again = self.submissions.begin(session_id, thread_id, &submission.message_id, queue_id, key);
+            let (message_id, on_usage_limit) = (&submission.message_id, submission.on_usage_limit);
+            let again =
+                self.submissions.begin(session_id, thread_id, message_id, queue_id, key, on_usage_limit);
             started = self.start_turn(client, &again.submission, params).await;
         }
         match &started {
@@ -217,6 +219,7 @@ impl TurnStarter {
                     is_newest: None,
                     steered: true,
                     queue_id: None,
+                    on_usage_limit: None,
                     idempotency: submission.key.clone(),
                 };
                 (turn_id, events::accepted_with_release(state, accepted))

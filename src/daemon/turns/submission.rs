@@ -20,7 +20,7 @@ use crate::daemon::app_server::record_on_reply::{Recorded, Waiter, recorded};
 use crate::daemon::events;
 use crate::daemon::recorder::handle::Recorder;
 use crate::ids::{SessionId, ThreadId, TurnId};
-use crate::state::{IdempotencyKey, State, TurnEvent};
+use crate::state::{IdempotencyKey, OnUsageLimit, State, TurnEvent};
 
 /// How many submissions of unknown outcome are remembered, in case a later message names their turn.
 const MAX_UNRESOLVED: usize = 64;
@@ -49,6 +49,7 @@ pub(in crate::daemon) struct Submission {
     /// Its queue ID, when it waited.
     pub(in crate::daemon) queue_id: Option<String>,
     pub(in crate::daemon) key: Option<IdempotencyKey>,
+    pub(in crate::daemon) on_usage_limit: OnUsageLimit,
     recorder: Recorder,
     progress: watch::Sender<Progress>,
     /// The submitter, which waits for the turn ID.
@@ -123,6 +124,7 @@ impl Submission {
         let (session_id, thread_id, turn_id) =
             (self.session_id.clone(), self.thread_id.clone(), turn_id.clone());
         let (queue_id, idempotency) = (self.queue_id.clone(), self.key.clone());
+        let on_usage_limit = Some(self.on_usage_limit).filter(|on_usage_limit| !on_usage_limit.is_default());
         let status = found.map(|(status, _)| status.to_owned());
         let is_newest = found.map(|(_, is_newest)| is_newest);
         let meaning = move |state: &State| {
@@ -135,6 +137,7 @@ impl Submission {
                 status,
                 is_newest,
                 queue_id,
+                on_usage_limit,
                 idempotency,
             };
             (turn_id, events::accepted_with_release(state, accepted))
@@ -201,6 +204,7 @@ impl Submissions {
         message_id: &str,
         queue_id: Option<&str>,
         key: Option<&IdempotencyKey>,
+        on_usage_limit: OnUsageLimit,
     ) -> UnderWay {
         let submission = Arc::new(Submission {
             session_id: session_id.clone(),
@@ -208,6 +212,7 @@ impl Submissions {
             message_id: message_id.to_owned(),
             queue_id: queue_id.map(str::to_owned),
             key: key.cloned(),
+            on_usage_limit,
             recorder: self.recorder.clone(),
             progress: watch::Sender::new(Progress::Preparing),
             waiter: Mutex::default(),
@@ -276,7 +281,8 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let test_recorder = TestRecorder::start(&config(directory.path(), &[]));
         let submissions = Arc::new(Submissions::new(test_recorder.recorder.clone()));
-        let under_way = submissions.begin(&"session".into(), &"thread".into(), "message", None, None);
+        let under_way =
+            submissions.begin(&"session".into(), &"thread".into(), "message", None, None, OnUsageLimit::Hold);
         let submission = &under_way.submission;
         let early = submission.send().unwrap();
         submission.accept(&"turn".into(), None);

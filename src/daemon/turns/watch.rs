@@ -5,25 +5,34 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Zoned;
+use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::codex::Wait;
+use crate::codex::protocol::{methods, usage_limits};
+use crate::daemon::app_server::calls::call_within;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::Queue;
-use crate::daemon::queue::held::Retries;
+use crate::daemon::queue::held::{Retries, holds_after_failure};
 use crate::daemon::queue::schedule::Schedule;
+use crate::daemon::queue::usage_limit;
+use crate::daemon::recorder::input::Input;
 use crate::daemon::turns::activity::Activity;
 use crate::daemon::turns::settlement::{Verdict, read_thread};
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 use crate::ids::{ThreadId, TurnId};
-use crate::state::{Turn, TurnEvent};
+use crate::state::{State, Turn, TurnEvent};
 use crate::time::{Alarm, SystemClock, rfc3339_now};
 
 /// How long the completion of a turn may come after its thread reported that it is idle; normally it is a few ms (measured).
 const COMPLETION_GRACE: Duration = Duration::from_secs(1);
 /// The longest time between two checks of how long turns have been silent.
 const SILENCE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the app-server may take to report the limits of the account, for which it asks its servers.
+const RATE_LIMITS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a queued turn could not be started.
 const START_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long a turn may be silent before its thread is checked: the notification of its end may be lost.
@@ -113,7 +122,7 @@ impl TurnWatch {
         let mut retries = Retries::default();
         let mut alarm = Alarm::new(SystemClock);
         // A slow start must not delay a check, nor the other way round.
-        let (starting, checking) = (UnderWay::new(&done), UnderWay::new(&done));
+        let (starting, checking, trying) = (UnderWay::new(&done), UnderWay::new(&done), UnderWay::new(&done));
         loop {
             let (any_turn_runs, next_queued) = {
                 let state = self.core.state();
@@ -136,25 +145,43 @@ impl TurnWatch {
                 () = self.core.stopping.cancelled() => return,
             }
             if let Some(generation) = self.core.checked_generation() {
-                self.start_waiting_turns(&starting, &mut retries, generation);
+                self.start_waiting_turns(&starting, &trying, &mut retries, generation);
                 self.check_due_threads(&checking);
             }
         }
     }
 
     /// Starts the next due turn of each queue whose thread is idle, unless the queue is held and no retry is due.
-    fn start_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
-        let threads: Vec<ThreadId> = {
+    fn start_waiting_turns(
+        &self,
+        under_way: &UnderWay,
+        trying: &UnderWay,
+        retries: &mut Retries,
+        generation: u64,
+    ) {
+        let now = rfc3339_now();
+        let (threads, trials): (Vec<ThreadId>, _) = {
             let state = self.core.state();
             retries.keep(&state.queued_threads());
-            let due = Schedule::at(&state, &rfc3339_now()).due.into_iter();
-            due.filter(|thread_id| retries.is_due(&state, thread_id, generation)).collect()
+            if !usage_limit::changes(&state, &now).is_empty() {
+                // They are made again from the records at that point of the log.
+                let now = now.clone();
+                let changes = move |state: &State| usage_limit::changes(state, &now);
+                self.core.recorder.send(Input::Build(Box::new(changes)));
+            }
+            let Schedule { due, trials, .. } = Schedule::at(&state, &now);
+            let due = due.into_iter().filter(|thread_id| retries.is_due(&state, thread_id, generation));
+            (due.collect(), trials)
         };
+        for (provider, thread_id) in trials {
+            self.once(trying, thread_id, async |watch, _| watch.try_turn(provider).await);
+        }
         for thread_id in threads {
             self.once(under_way, thread_id, async |watch, thread_id| {
                 let first = || {
                     let state = watch.core.state();
-                    state.next_due(&thread_id, &rfc3339_now()).map(|(_, turn)| turn.queue_id.clone())
+                    usage_limit::next_to_start(&state, &thread_id, &rfc3339_now())
+                        .map(|(_, turn)| turn.queue_id.clone())
                 };
                 let before = first();
                 if let Err(error) = watch.queue.start_next(&thread_id).await
@@ -168,6 +195,28 @@ impl TurnWatch {
                 }
             });
         }
+    }
+
+    /// Chooses the turn that shows whether the usage limit of a model provider has ended, unless the app-server reports
+    /// that it has not.
+    async fn try_turn(self, provider: String) {
+        let limits = match self.core.current_client() {
+            // Only an account of ChatGPT has them; for any other one the trial shows it.
+            Ok(client) => {
+                let wait = Wait::Limited(RATE_LIMITS_TIMEOUT);
+                call_within::<Value>(&client, methods::ACCOUNT_RATE_LIMITS_READ, &Value::Null, wait)
+                    .await
+                    .ok()
+            }
+            Err(_) => return,
+        };
+        let limits = limits.as_ref().and_then(|answer| answer.get("rateLimits"));
+        let reset = usage_limits::reset(limits, "", &Zoned::now());
+        self.core.recorder.send(Input::Build(Box::new(move |state| match reset {
+            Some(until) => usage_limit::postponed(state, &provider, until.into()),
+            None => usage_limit::trial(state, &provider, &rfc3339_now()),
+        })));
+        self.core.recorder.caught_up().await;
     }
 
     /// Updates the watch state from the records; returns when the next check is due.
@@ -252,9 +301,13 @@ impl TurnWatch {
                 let settled = ended.iter().filter_map(|(turn_id, status, error)| {
                     // The completion may have come while the thread was read.
                     let turn = state.turns.get(&thread_id, turn_id).filter(|turn| !turn.is_over())?;
-                    Some(events::turn_settled(state.session_for(turn)?, turn, status, error.as_ref()))
+                    let settled =
+                        events::turn_settled(state.session_for(turn)?, turn, status, error.as_ref());
+                    let error = error.as_ref().unwrap_or(&Value::Null);
+                    let holds = holds_after_failure(state, &thread_id, Some(turn_id), error);
+                    Some(holds.into_iter().chain([settled]))
                 });
-                settled.collect()
+                settled.flatten().collect()
             })
             .await
     }

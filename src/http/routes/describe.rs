@@ -123,7 +123,8 @@ pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
          reports a gap if later events have expired.",
         "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" queues it, \"steer\" adds its \
          input to the running turn. With \"notBefore\", an RFC 3339 time, a turn is queued and starts then at the \
-         earliest.",
+         earliest. At a usage limit queued turns wait for its end; with \"onUsageLimit\": \"continue\" a new turn then \
+         continues the one that reached it.",
         "Both POST routes accept the header Idempotency-Key: the same key and body return the first response again for \
          24 hours.",
         "Requests need a Host of this daemon and must not come from a foreign web page; if the daemon has a token \

@@ -288,6 +288,7 @@ fn parse_turn(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
         expected_turn_id: body.expected_turn_id,
         when_busy: body.when_busy.unwrap_or_default(),
         not_before: body.not_before.map(|Moment(at)| at),
+        on_usage_limit: body.on_usage_limit.unwrap_or_default(),
         settings,
         key: None,
     };

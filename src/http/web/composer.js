@@ -107,7 +107,7 @@ function drawHeld() {
   const held = sessions.current?.held ?? null;
   show(byId("held"), held !== null);
   if (held === null) return;
-  const until = held.until ? ` Codex reports that this ends at ${clock(held.until)}.` : "";
+  const until = held.until ? ` A turn is tried at ${clock(held.until)}.` : "";
   const next = held.automatic ? " The queue resumes automatically when the cause is gone." : "";
   byId("held-text").textContent = `The queue is held. ${held.reason}${until}${next}`;
 }

@@ -294,6 +294,8 @@ const EVENTS = lookupTable({
   "session.closed": (it, detail) => it.addNote(detail.reason ? `Session closed: ${detail.reason}` : "Session closed"),
   "session.held": (it, detail) => it.addNote(`The queue is held: ${detail.held?.reason ?? ""}`, null, "warn"),
   "session.released": (it, detail) => it.addNote(`The queue resumed: ${detail.reason ?? ""}`),
+  "usage_limit.reached": (it, detail, event) => it.addNote(event.message, detail.turnId ? it.turn(detail.turnId) : null, "warn"),
+  "usage_limit.trial": (it) => it.addNote("A queued turn shows whether the usage limit has ended."),
   "session.trust": (it, detail) => it.addNote(trustText(detail), null, detail.unreadable ? "warn" : "info"),
   "turn.accepted": (it, detail) => {
     it.turn(detail.turnId);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::ids::{SessionId, ThreadId};
+use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Info, Warn};
 use crate::state::{Held, IdempotencyKey, Purpose, RequestPolicy, SessionBody, Trust};
 use crate::timestamp::Timestamp;
@@ -102,6 +102,38 @@ event_types! {
             /// The reason, as a sentence.
             reason: String = default,
         } => Info, format!("The queue of session {session_id} continues: {reason}");
+        /// A turn reached the usage limit of its account, or the limit ends later than was known.
+        "usage_limit.reached" => UsageLimitReached {
+            /// The session of the turn.
+            session_id: SessionId,
+            /// Its thread.
+            thread_id: Option<ThreadId> = default,
+            /// The turn; `null` if only the end of the limit is another one.
+            turn_id: Option<TurnId> = default,
+            /// The model provider, for which the limit counts.
+            model_provider: String = default,
+            /// Why queued turns wait, as sentences.
+            reason: String = default,
+            /// When one of them is tried.
+            until: Timestamp,
+            /// Whether Codex reported that time.
+            is_reported: bool = default,
+            /// How many turns in a row were tried and reached it again.
+            failed_trials: u32 = default,
+        } => Warn, format!("The usage limit is reached; no queued turn starts before {until}. {reason}");
+        /// One queued turn is started to find out whether the usage limit has ended.
+        "usage_limit.trial" => UsageLimitTrial {
+            /// The session of the turn.
+            session_id: SessionId,
+            /// Its thread.
+            thread_id: ThreadId,
+            /// The queued turn.
+            queue_id: String,
+            /// The model provider, for which the limit counts.
+            model_provider: String = default,
+            /// Whether a client requested it.
+            is_requested: bool = default,
+        } => Info, format!("Queued turn {queue_id} of session {session_id} shows whether the usage limit has ended.");
         /// The record of a closed session is removed.
         "session.forgotten" => Forgotten {
             /// When it was closed.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::ids::{SessionId, ThreadId, TurnId};
 use crate::state::Level::{self, Error, Info, Warn};
-use crate::state::{ChildStatus, IdempotencyKey, QueuedTurn};
+use crate::state::{ChildStatus, IdempotencyKey, OnUsageLimit, QueuedTurn};
 use crate::timestamp::Timestamp;
 
 event_types! {
@@ -29,6 +29,8 @@ event_types! {
             steered: bool = default,
             /// The queued turn that it was, if it was one.
             queue_id: Option<String> = default skip_serializing_if,
+            /// What follows if it reaches the usage limit; absent for `hold`.
+            on_usage_limit: Option<OnUsageLimit> = default skip_serializing_if,
             /// The idempotency key of the request, if it has one.
             idempotency: Option<IdempotencyKey> = default skip_serializing_if,
         } => Info, match status {

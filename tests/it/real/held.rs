@@ -142,7 +142,7 @@ async fn usage_limit_fails_one_turn_and_holds_queue() {
     let record = record_after_failure(&mut stage, &session).await;
     assert_eq!(record["lastTurnStatus"], "failed");
     let held = &record["held"];
-    assert_eq!((&held["cause"], &held["automatic"]), (&json!("usageLimit"), &json!(false)));
+    assert_eq!((&held["cause"], &held["automatic"]), (&json!("usageLimit"), &json!(true)));
     assert!(held["reason"].as_str().unwrap().contains("usage limit"), "{held}");
     let until: jiff::Timestamp = held["until"].as_str().unwrap().parse().unwrap();
     let left = until.duration_since(jiff::Timestamp::now()).as_secs();
@@ -159,6 +159,92 @@ async fn usage_limit_fails_one_turn_and_holds_queue() {
     );
     assert_eq!(events_of(&stage, "app-server.turn.completed").len(), 5);
     assert!(events_of(&stage, "turn.rejected").is_empty());
+    let trial = &events_of(&stage, "usage_limit.trial")[0];
+    assert_eq!(trial["detail"]["isRequested"], true);
+}
+
+/// Queues a turn that reaches a usage limit of so many seconds and is to be continued, and one behind it.
+async fn reach_limit(stage: &mut Stage, seconds: u32) -> Value {
+    let session = stage.session(&json!({})).await;
+    stage.start_turn(&session, "mock:hang").await;
+    stage.events.wait_for("the start of the turn", |event| event["type"] == "app-server.turn.started").await;
+    let limited = format!("mock:limit={seconds}");
+    let fields = json!({ "whenBusy": "queue", "onUsageLimit": "continue" });
+    submit_with(stage, &session, &limited, fields).await.data(202);
+    submit_with(stage, &session, "behind mock:deltas=1", json!({ "whenBusy": "queue" })).await.data(202);
+    interrupt(stage, &session).await;
+    record_after_failure(stage, &session).await;
+    session
+}
+
+/// What the client and codexd asked of the model after the turn that reached the limit, in order.
+fn prompts_after_limit(stage: &Stage) -> Vec<&'static str> {
+    let requests = stage.model.requests();
+    let last_input = |request: &Value| {
+        let mut inputs = request["input"].as_array().unwrap().iter();
+        inputs.rfind(|item| item["role"] == "user").unwrap().to_string()
+    };
+    let inputs = requests.iter().map(last_input);
+    let known = |input: String| {
+        ["mock:limit", "Continue: your last turn", "behind"].into_iter().find(|part| input.contains(part))
+    };
+    inputs.filter_map(known).collect()
+}
+
+#[tokio::test]
+async fn turn_that_reached_limit_is_continued_once_also_after_kill() {
+    let mut stage = Stage::start().await;
+    let session = reach_limit(&mut stage, 3600).await;
+    let view = view(&stage, &session, "the queue", |view| queued_turns(view) == 2).await;
+    let waiting = &view["queuedTurns"];
+    assert_eq!(waiting[1]["input"][0]["text"], "behind mock:deltas=1");
+    let failed = events_of(&stage, "usage_limit.reached")[0]["detail"]["turnId"].clone();
+    assert_eq!((&waiting[0]["continues"], &waiting[0]["onUsageLimit"]), (&failed, &json!("continue")));
+    stage.daemon.kill().await;
+    let stage = stage.restart().await;
+    let record = stage.record(&session).await;
+    assert_eq!(record["held"]["cause"], "usageLimit", "{record}");
+    let path = format!("/v1/codexd/sessions/{}/queue/resume", session["sessionId"].as_str().unwrap());
+    request(&stage.daemon, Method::POST, &path, &[], "").await.data(202);
+    let is_done = |view: &Value| queued_turns(view) == 0 && view["session"]["currentTurnId"].is_null();
+    let view = self::view(&stage, &session, "the end of the queue", is_done).await;
+    assert_eq!(view["session"]["held"], Value::Null);
+    let prompts = prompts_after_limit(&stage);
+    let limited = prompts.iter().filter(|prompt| **prompt == "mock:limit").count();
+    assert_eq!(
+        prompts[limited..],
+        ["Continue: your last turn", "behind"],
+        "the limited turn is not sent again"
+    );
+}
+
+#[tokio::test]
+async fn queues_continue_by_themselves_when_the_limit_ends_one_turn_first() {
+    if !runs_long() {
+        return;
+    }
+    let mut stage = Stage::start().await;
+    // Codex names the minute in which it ends.
+    let session = reach_limit(&mut stage, 1).await;
+    let other = with_queue(&mut stage, &["other mock:deltas=1"]).await;
+    interrupt(&stage, &other).await;
+    view(&stage, &other, "another queue that is held", |view| view["session"]["held"].is_object()).await;
+    let until = stage.record(&session).await["held"]["until"].as_str().unwrap().to_owned();
+    for _ in 0..140 {
+        let record = stage.record(&other).await;
+        if record["held"].is_null() && record["lastTurnStatus"] == "completed" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    let is_done = |view: &Value| queued_turns(view) == 0 && view["session"]["currentTurnId"].is_null();
+    for session in [&session, &other] {
+        view(&stage, session, "the end of the queue", is_done).await;
+    }
+    assert_eq!(events_of(&stage, "usage_limit.trial").len(), 1);
+    let trial = &events_of(&stage, "usage_limit.trial")[0];
+    assert!(trial["createdAt"].as_str().unwrap() >= until.as_str(), "{trial} is before {until}");
+    assert_eq!(events_of(&stage, "usage_limit.reached").len(), 1);
 }
 
 #[tokio::test]

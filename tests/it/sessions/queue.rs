@@ -54,7 +54,17 @@ async fn turn_queue_runs_turns_in_order() {
     assert_eq!(waiting.iter().map(|turn| text(&turn["queueId"])).collect::<Vec<_>>(), names);
     assert_eq!(
         keys(&waiting[0]),
-        ["queueId", "queuedAt", "input", "settings", "submitted", "order", "notBefore"]
+        [
+            "queueId",
+            "queuedAt",
+            "input",
+            "settings",
+            "submitted",
+            "order",
+            "notBefore",
+            "onUsageLimit",
+            "continues"
+        ]
     );
     assert_eq!(waiting[1]["input"][0]["text"], "two");
     assert_eq!(waiting[0]["submitted"], false);
