@@ -1,4 +1,4 @@
-//! The ids of sessions and threads, turns and requests: one type for each, so that none is taken for another.
+//! The ids of sessions and threads, turns, requests and hooks: one type for each, so that none is taken for another.
 //!
 //! An id is text that means nothing to codexd. It comes from JSON, from the path or the query of a request, or is made for
 //! something new; from there on it keeps its type.
@@ -84,4 +84,6 @@ ids! {
     TurnId,
     /// The ID of a server request, which codexd makes.
     RequestId,
+    /// The ID of a hook, which codexd makes.
+    HookId,
 }

@@ -31,6 +31,7 @@
 //! - `client`: the HTTP client of the daemon, for the commands and the tools.
 //! - [`http`]: routes, requests and responses, the table of errors, event streams, WebSockets.
 //! - [`daemon`]: sessions, turns and server requests, and the recorder.
+//! - [`hooks`]: programs and URLs that get events of the log.
 //! - [`service`]: the unit file of the system's service manager, and the calls to it.
 //! - [`codex`]: the protocol, calls, connections and the child process.
 //! - [`journal`]: the log; it knows lines and sequence numbers but not their meaning.
@@ -74,6 +75,7 @@ pub mod demo;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod hooks;
 pub mod http;
 pub mod ids;
 #[expect(

@@ -25,7 +25,7 @@ use imports::{Imports, cycles};
 use source::{Source, layers_used, paths, sources, without_tests};
 
 /// The layers from top to bottom, each with the layers that it may use.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("main", &["commands", "cli"]),
     ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
     (
@@ -51,6 +51,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     (
         "daemon",
         &[
+            "hooks",
             "codex",
             "journal",
             "state",
@@ -62,6 +63,10 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "ids",
             "timestamp",
         ],
+    ),
+    (
+        "hooks",
+        &["codex", "journal", "state", "codex::protocol", "storage", "time", "blocking", "ids", "timestamp"],
     ),
     ("service", &["codex", "config", "codex::protocol", "storage"]),
     ("codex", &["codex::protocol", "time", "blocking", "ids"]),
@@ -117,6 +122,7 @@ fn process_starts(source: &Source) -> Vec<String> {
         "src/codex/process/detached.rs",
         "src/codex/process/version.rs",
         "src/codex/process/guard.rs",
+        "src/codex/process/program.rs",
         "src/codex/process/reaper.rs",
     ];
     let others = ["src/codex/process/macos.rs", "src/service/manager.rs", "src/build.rs"];

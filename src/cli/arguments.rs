@@ -8,9 +8,9 @@ use clap_complete::Shell;
 
 use super::client::{
     AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments, CloseArguments,
-    CompactArguments, DeclineArguments, FollowArguments, GoalArguments, InterruptArguments, ListArguments,
-    OneSessionArguments, RenameArguments, ResumeQueueArguments, RevertArguments, ReviewArguments,
-    ThreadsArguments,
+    CompactArguments, DeclineArguments, FollowArguments, GoalArguments, HooksArguments, InterruptArguments,
+    ListArguments, OneSessionArguments, RenameArguments, ResumeQueueArguments, RevertArguments,
+    ReviewArguments, ThreadsArguments,
 };
 use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources};
 
@@ -78,6 +78,8 @@ pub enum Command {
     Login(ClientArguments),
     /// Log Codex out
     Logout(ClientArguments),
+    /// Run programs or call URLs when something happens
+    Hooks(HooksArguments),
     /// Call a method of the app-server
     Call(CallArguments),
     /// Serve the tools of Codex to a client of the Model Context Protocol, on stdin and stdout

@@ -6,7 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use crate::codex::protocol::{decisions, values};
-use crate::config::{ServiceConfig, Sources, count};
+use crate::config::{PathSettings, ServiceConfig, Sources, count};
 
 /// The settings that select the daemon, and the output format.
 #[derive(Debug, Clone, Args)]
@@ -303,6 +303,62 @@ pub struct ResumeQueueArguments {
     /// The daemon and the output format.
     #[command(flatten)]
     pub client: ClientArguments,
+}
+
+/// The arguments of `codexd hooks`.
+#[derive(Debug, Args)]
+pub struct HooksArguments {
+    /// Action
+    #[arg(
+        value_enum,
+        value_name = "list|add|test|remove",
+        default_value = "list",
+        hide_default_value = true
+    )]
+    pub action: HookAction,
+    /// Name of the hook [default for add: the name of the program or the host]
+    #[arg(value_name = "NAME")]
+    pub hook: Option<String>,
+    /// Type of the events, or a prefix of it, such as request.opened; may be repeated
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', required_if_eq("action", "add"))]
+    pub on: Vec<String>,
+    /// Only events of this session
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Post events to this URL: https, or http to this machine
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub url: Option<String>,
+    /// File with the secret that signs deliveries to the URL; "-" is stdin
+    #[arg(long, value_name = "PATH", requires = "url")]
+    pub secret_file: Option<PathBuf>,
+    /// How long a delivery may take [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = count::<u64>(1..=600))]
+    pub timeout: Option<u64>,
+    /// Deliver prompts, answers and outputs too
+    #[arg(long)]
+    pub detail: bool,
+    /// Run this program with these arguments, with one event as JSON on stdin; must be the last option
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The directories of the daemon.
+    #[command(flatten)]
+    pub paths: PathSettings,
+}
+
+/// What to do with hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HookAction {
+    /// List the hooks
+    List,
+    /// Add a hook, which gets the events from now on
+    Add,
+    /// Deliver a test now
+    Test,
+    /// Remove a hook
+    Remove,
 }
 
 /// The arguments of `codexd close`.

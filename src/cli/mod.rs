@@ -24,7 +24,8 @@ pub use arguments::{BackupArguments, Command, ServiceAction, StartArguments, Tok
 pub use clap_complete::Shell;
 pub use client::{
     AppServerAction, AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments,
-    DeclineArguments, GoalArguments, RevertArguments, ReviewArguments, ThreadsArguments,
+    DeclineArguments, GoalArguments, HookAction, HooksArguments, RevertArguments, ReviewArguments,
+    ThreadsArguments,
 };
 pub use exit::CliExit;
 pub use help::completions;

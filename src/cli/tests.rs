@@ -382,6 +382,17 @@ fn parse_reads_client_commands() {
     let Ok(Command::Follow(follow)) = parse_words(&words) else { panic!() };
     assert_eq!((follow.session.as_deref(), follow.after.as_deref()), (Some("s"), Some("0")));
     assert_eq!(follow.types, ["a", "b"]);
+    let words = ["hooks", "add", "n", "--on", "a,b", "--on=c", "--command", "curl", "-d", "--json", "--on"];
+    let Ok(Command::Hooks(hooks)) = parse_words(&words) else { panic!() };
+    assert_eq!((hooks.hook.as_deref(), hooks.client.json), (Some("n"), false));
+    assert_eq!(
+        (hooks.on, hooks.command),
+        (
+            vec!["a", "b", "c"].into_iter().map(str::to_owned).collect(),
+            ["curl", "-d", "--json", "--on"].map(str::to_owned).to_vec()
+        )
+    );
+    assert!(matches!(parse_words(&["hooks"]), Ok(Command::Hooks(hooks)) if hooks.action == HookAction::List));
     for (words, problem) in [
         (["ask", "--sandbox", "none"].as_slice(), "invalid value 'none' for '--sandbox <SANDBOX>'"),
         (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
@@ -394,6 +405,9 @@ fn parse_reads_client_commands() {
         (&["app-server"], "were not provided: <restart>"),
         (&["app-server", "restart", "--force", "--when-idle"], "cannot be used with"),
         (&["resume-queue"], "were not provided: <SESSION>"),
+        (&["hooks", "add", "--command", "true"], "were not provided: --on <TYPE>"),
+        (&["hooks", "add", "--on", "a", "--url", "https://x", "--command", "true"], "cannot be used with"),
+        (&["hooks", "add", "--on", "a", "--secret-file", "/x"], "were not provided: --url <URL>"),
         (&["completions", "csh"], "invalid value 'csh'"),
         (&["--json", "completions", "bash"], "unexpected argument '--json'"),
         (&["--run-once", "follow"], "unexpected argument '--run-once'"),
@@ -417,6 +431,7 @@ fn parse_accepts_address_before_and_after_client_command() {
             "close last",
             "resume-queue last",
             "app-server restart",
+            "hooks list",
         ];
         for command in commands {
             let words: Vec<&str> = command.split(' ').collect();

@@ -130,6 +130,17 @@ impl DaemonClient {
         self.request(REQUEST_TIMEOUT, Method::PATCH, path, Some(body)).await
     }
 
+    /// POST whose response may take this many seconds longer than others.
+    pub(crate) async fn post_for(
+        &self,
+        seconds: u64,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, ClientError> {
+        let limit = REQUEST_TIMEOUT + Duration::from_secs(seconds);
+        self.request(limit, Method::POST, path, Some(body)).await
+    }
+
     /// DELETE; returns the `data` of the response.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         self.request(REQUEST_TIMEOUT, Method::DELETE, path, None).await

@@ -31,12 +31,13 @@ pub use process::guard::run as run_guard;
 pub use process::identity::Identity;
 pub use process::memory::{memory, tree_memory};
 pub use process::platform::become_subreaper;
+pub use process::program::{OneProgram, ProgramRunner};
 pub use process::sandbox::end_sandboxes;
 pub(crate) use process::stderr_tail::ERROR_OUTPUT_LABEL;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use process::stderr_tail::StderrTail;
 pub use process::stop_pace::StopPace;
-pub use process::sweep::end_leftover;
+pub use process::sweep::{end_leftover, end_leftover_programs};
 pub use process::version::{VersionQuery, VersionReader};
 pub use redact::redact;
 pub use rpc::call_error::CallError;

@@ -13,6 +13,14 @@ pub(crate) const APP_SERVER_PATH: &str = "/v1/codexd/app-server";
 /// The path that restarts the app-server.
 pub(crate) const APP_SERVER_RESTART_PATH: &str = "/v1/codexd/app-server/restart";
 
+/// The path of all hooks.
+pub(crate) const HOOKS_PATH: &str = "/v1/codexd/hooks";
+
+/// The path of one hook.
+pub(crate) fn hook_path(hook_id: &str) -> String {
+    format!("{HOOKS_PATH}/{}", percent_encode(hook_id))
+}
+
 /// The path of one request.
 pub(crate) fn request_path(request_id: &str) -> String {
     format!("{REQUESTS_PATH}/{}", percent_encode(request_id))

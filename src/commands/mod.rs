@@ -26,6 +26,11 @@ mod doctor;
 mod failure;
 mod follow;
 mod format;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
+mod hooks;
 mod interrupt;
 mod logging;
 mod login;
@@ -133,6 +138,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Close(arguments) => run_client_command(&arguments.client, async |context| {
             close::run(context, &arguments.session, arguments.interrupt).await
         }),
+        Command::Hooks(arguments) => {
+            run_client_command(&arguments.client, async |context| hooks::run(context, &arguments).await)
+        }
         Command::Call(arguments) => {
             run_client_command(&arguments.client, async |context| call::run(context, &arguments).await)
         }

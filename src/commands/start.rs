@@ -18,7 +18,7 @@ use crate::client::DaemonClient;
 use crate::codex;
 use crate::config::{ChildStrategy, Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
-use crate::http::{App, Server, StatusView, TokenFile};
+use crate::http::{App, LOCAL_KEY_IS_NEEDED, Server, StatusView, TokenFile, create_local_key};
 use crate::mcp;
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
@@ -100,6 +100,12 @@ impl Running {
             true => Failure::usage(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;
+        if LOCAL_KEY_IS_NEEDED && token.is_none() {
+            // Without the key, "codexd hooks add" cannot add a command; nothing else depends on it.
+            if let Err(error) = create_local_key(&daemon.config().paths.state_dir) {
+                tracing::warn!(%error, "failed to create hooks-key; no hook with a command can be added");
+            }
+        }
         let app = with_mcp(App::new(daemon.clone(), address, token), daemon.config());
         let server = Server::start(listener, app.clone());
         tracing::info!(%address, "listening");

@@ -73,6 +73,10 @@ pub struct Paths {
     pub attachments: PathBuf,
     /// The running app-server; the file exists only while one runs.
     pub child: PathBuf,
+    /// The hooks.
+    pub hooks: PathBuf,
+    /// How far each hook has got.
+    pub hook_cursors: PathBuf,
     /// The shared app-server that was joined last.
     pub shared_server: PathBuf,
     /// The output of the shared app-server, where codexd started it.
@@ -93,6 +97,8 @@ impl Paths {
             recent_events: state_dir.join("recent-events.json"),
             attachments: logs_dir.join("attachments"),
             child: state_dir.join("child.json"),
+            hooks: state_dir.join("hooks.json"),
+            hook_cursors: state_dir.join("hook-cursors.json"),
             shared_server: state_dir.join("shared-server.json"),
             shared_server_log: logs_dir.join("app-server.log"),
             repo_root,

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::config::Paths;
 use crate::daemon::recorder::recovery::OpenError;
+use crate::hooks::{CursorsFile, HooksFile};
 use crate::journal::{self, CopiedLog, OpenFailure};
 use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RecordsFile, RegistryFile};
 use crate::storage::{Disk, beside};
@@ -147,6 +148,8 @@ fn copy(
     copy.file(&paths.session_registry, RegistryFile::VERSION)?;
     copy.file(&paths.daemon_state, DaemonFile::<()>::VERSION)?;
     copy.file(&paths.recent_events, RecentFile::<()>::VERSION)?;
+    copy.file(&paths.hooks, HooksFile::VERSION)?;
+    copy.file(&paths.hook_cursors, CursorsFile::VERSION)?;
     let Copy { known, files, .. } = copy;
     // The token file, if it is in the state directory, where "codexd token" puts it.
     let default_token = paths.state_dir.join("auth-token");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::codex::CallError;
 use crate::codex::protocol::{errors, versions};
-use crate::ids::{RequestId, SessionId, ThreadId, TurnId};
+use crate::hooks::HookError;
+use crate::ids::{HookId, RequestId, SessionId, ThreadId, TurnId};
 use crate::state::ServerRequest;
 use crate::timestamp::Timestamp;
 
@@ -273,6 +274,18 @@ pub enum DaemonError {
         /// The time limit.
         seconds: u64,
     },
+    /// There is no hook with this ID.
+    #[error("Unknown codexd hook \"{0}\".")]
+    UnknownHook(HookId),
+    /// A hook has the name already.
+    #[error("{0}")]
+    HookExists(String),
+    /// There are as many hooks as there can be.
+    #[error("{0}")]
+    TooManyHooks(String),
+    /// A state file cannot be written.
+    #[error("{0}")]
+    StateFile(String),
     /// The app-server is not one that codexd may end.
     #[error("{0}")]
     NotOurs(String),
@@ -317,6 +330,20 @@ fn busy(turn_id: Option<&TurnId>, queued: usize) -> String {
         (Some(turn_id), _) => format!("turn {turn_id} is running in its thread"),
         (None, 1) => "a turn is queued in its thread".to_owned(),
         (None, queued) => format!("{queued} turns are queued in its thread"),
+    }
+}
+
+impl From<HookError> for DaemonError {
+    fn from(error: HookError) -> Self {
+        let message = error.to_string();
+        match error {
+            HookError::Invalid(message) => DaemonError::Invalid(message),
+            HookError::Exists(_) => DaemonError::HookExists(message),
+            HookError::TooMany => DaemonError::TooManyHooks(message),
+            HookError::Unknown(hook_id) => DaemonError::UnknownHook(hook_id),
+            HookError::Storage(_) => DaemonError::StateFile(message),
+            HookError::Stopping => DaemonError::ShuttingDown,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::daemon::app_server::{child_file, plan};
 use crate::daemon::app_server_events::{EventHandler, Receivers};
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
+use crate::daemon::hooks::{self, HookSetup, owner_of};
 use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::Input;
 use crate::daemon::recorder::recovery::{self, OpenError, StateDirectories};
@@ -30,6 +31,8 @@ use crate::state::{ChildEvent, DaemonEvent};
 const APP_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long they may take after the stop was forced.
 const FORCED_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the programs of hooks may take to end at a stop.
+const HOOKS_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long running operations may take at a stop, once the app-server has ended: they wait for the disk only.
 const OPERATIONS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the last sync may take at a stop.
@@ -79,7 +82,12 @@ impl Daemon {
         let disk = directories.disk().clone();
         // Blocks; no request is served yet.
         child_file::end_leftover(&disk, &config.paths.child);
-        let opened = recovery::open(&config, &directories)?;
+        let mut opened = recovery::open(&config, &directories)?;
+        let found = std::mem::take(&mut opened.hooks);
+        let owner = owner_of(&config.paths.state_dir);
+        if found.hooks.is_some() {
+            hooks::end_leftover(&owner);
+        }
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         let has_other_clients = config.server.strategy.has_other_clients();
         if !has_other_clients {
@@ -113,7 +121,8 @@ impl Daemon {
             move |generation| EventHandler::new(receivers.clone(), generation)
         };
         let supervisor = Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener);
-        let daemon = Self::wire(receivers, supervisor, directories, pace);
+        let hooks = HookSetup { found, runner: supervisor.program_runner(), disk, owner };
+        let daemon = Self::wire(receivers, supervisor, directories, pace, hooks);
         let activity = Arc::clone(&daemon.activity);
         tokio::spawn(TurnWatch::new(&daemon.core, &daemon.queue, activity).run());
         if has_other_clients {
@@ -142,7 +151,10 @@ impl Daemon {
             () = self.stop_forced() => {}
         }
         self.quicken(StopPace::Stop);
-        let mut ended = std::pin::pin!(supervisor.ended());
+        // At the same time, so that hooks do not make a stop longer.
+        let mut ended = std::pin::pin!(async {
+            let _ = tokio::join!(supervisor.ended(), self.stop_hooks());
+        });
         if !self.within(APP_SERVER_STOP_TIMEOUT, ended.as_mut()).await {
             self.force_stop();
             if tokio::time::timeout(FORCED_STOP_TIMEOUT, ended).await.is_err() {
@@ -156,6 +168,14 @@ impl Daemon {
         if !self.within(FINAL_SYNC_TIMEOUT, self.core.recorder.stop()).await {
             tracing::error!(
                 "failed to sync the last events in time; the next start uses the events that are on disk"
+            );
+        }
+    }
+
+    async fn stop_hooks(&self) {
+        if tokio::time::timeout(HOOKS_TIMEOUT, self.hooks.stop()).await.is_err() {
+            tracing::error!(
+                "the hooks did not stop in time; the next start ends what is left of their programs"
             );
         }
     }

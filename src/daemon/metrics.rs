@@ -8,6 +8,7 @@ use crate::blocking::Pool;
 use crate::codex;
 use crate::daemon::codex_health::CodexState;
 use crate::daemon::services::Daemon;
+use crate::hooks::{Counts, HookView};
 use crate::state::ChildPhase;
 use crate::timestamp::Timestamp;
 
@@ -58,6 +59,30 @@ pub struct Metrics {
     pub syncs: Histogram,
     /// The sequence number of the newest visible event.
     pub latest_event: u64,
+    /// The hooks.
+    pub hooks: Vec<HookMetrics>,
+}
+
+/// What there is to count of a hook.
+#[derive(Debug, Clone)]
+pub struct HookMetrics {
+    /// Its name.
+    pub name: String,
+    /// Whether its deliveries fail repeatedly.
+    pub is_failing: bool,
+    /// How many deliveries succeeded, in total.
+    pub delivered: u64,
+    /// How many attempts failed, in total.
+    pub failed: u64,
+    /// How many deliveries were given up, in total.
+    pub skipped: u64,
+}
+
+impl From<HookView> for HookMetrics {
+    fn from(view: HookView) -> Self {
+        let Counts { delivered, failed, skipped } = view.counts;
+        Self { name: view.hook.name.clone(), is_failing: view.is_failing, delivered, failed, skipped }
+    }
 }
 
 impl Daemon {
@@ -104,6 +129,7 @@ impl Daemon {
             event_bytes: log_metrics.bytes(),
             syncs: log_metrics.syncs().clone(),
             latest_event: view.log.bounds().latest,
+            hooks: self.hooks.list().into_iter().map(HookMetrics::from).collect(),
         };
         (metrics, child_pid)
     }

@@ -45,7 +45,7 @@ use crate::daemon::recorder::worker::Worker;
 impl Recorder {
     /// Starts the threads with the opened files; the notices become the first events.
     pub(crate) fn start(config: &Config, opened: Opened) -> std::io::Result<Self> {
-        let Opened { disk, identity, state, journal, notices, known_damage } = opened;
+        let Opened { disk, identity, state, journal, hooks: _, notices, known_damage } = opened;
         let paths = &config.paths;
         let view = Arc::new(View {
             identity,

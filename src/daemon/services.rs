@@ -22,6 +22,7 @@ use crate::daemon::calls::Calls;
 use crate::daemon::codex_health::CodexHealth;
 use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::Core;
+use crate::daemon::hooks::{HookSetup, Hooks};
 use crate::daemon::idempotency::Answers;
 use crate::daemon::queue::Queue;
 use crate::daemon::recorder::recovery::StateDirectories;
@@ -49,6 +50,8 @@ pub struct Daemon {
     pub requests: ServerRequests,
     /// Calls of clients to the app-server.
     pub calls: Calls,
+    /// The hooks.
+    pub hooks: Hooks,
     pub(super) core: Arc<Core>,
     pub(super) codex: CodexMonitor,
     pub(super) reconnect: Reconnect,
@@ -64,6 +67,7 @@ impl Daemon {
         supervisor: Supervisor,
         directories: StateDirectories,
         pace: watch::Sender<StopPace>,
+        hooks: HookSetup,
     ) -> Self {
         let Receivers { config, recorder, activity, open, submissions, skipped_items, codex, .. } = receivers;
         let (availability, tasks, stopping) =
@@ -102,6 +106,7 @@ impl Daemon {
             queue,
             requests: ServerRequests { core: Arc::clone(&core), open },
             calls,
+            hooks: Hooks::start(&core, hooks),
             core,
             codex,
             reconnect,

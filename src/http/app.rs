@@ -21,7 +21,7 @@ use super::access_log::{Access, ResponseCounts};
 use super::app_state::{AppState, SharedState, base_url};
 use super::auth::peer::Peer;
 use super::auth::token::TokenFile;
-use super::auth::{self, Admission, Credential, RequestGuard};
+use super::auth::{self, Admission, Assurance, Credential, RequestGuard};
 use super::body;
 use super::connections::ConnectionLimiter;
 use super::error::ApiError;
@@ -96,6 +96,7 @@ impl App {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(Arc::clone(&access));
                 request.extensions_mut().insert(Credential(credential));
+                request.extensions_mut().insert(Assurance::of(peer, credential));
                 request.extensions_mut().insert(self.mcp.clone());
                 self.route(request).await
             }

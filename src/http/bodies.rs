@@ -210,6 +210,35 @@ pub(super) struct CallAppServer {
     pub(super) session_id: Option<SessionId>,
 }
 
+/// The body of `POST /v1/codexd/hooks`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("oneOf" = [{ "required": ["command"] }, { "required": ["url"] }]))]
+pub(super) struct AddHook {
+    /// The name, which no other hook has.
+    #[schemars(extend("pattern" = "\\S"))]
+    pub(super) name: String,
+    /// The types of the events, or prefixes of them. Types that end with .delta, and app-server.notification for the
+    /// notifications whose methods end with delta, must be named in full.
+    #[schemars(length(min = 1))]
+    pub(super) on: Vec<String>,
+    /// Only events of this session.
+    pub(super) session_id: Option<SessionId>,
+    /// The program and its arguments. It gets the JSON of one event on stdin, and must exit with 0.
+    pub(super) command: Option<Vec<String>>,
+    /// What `codexd hooks add` sends with a command where the system does not report the user of a connection.
+    pub(super) proof: Option<String>,
+    /// The URL to which the JSON of one event is posted, and which must answer with 2xx: https, or http to this machine. Redirects are not followed.
+    pub(super) url: Option<String>,
+    /// The secret with which deliveries to the URL are signed (Standard Webhooks): 24 to 64 bytes in base64, optionally after whsec_. It is never returned.
+    pub(super) secret: Option<String>,
+    /// How long a delivery may take; default: 30.
+    #[schemars(extend("x-unit" = "seconds"))]
+    pub(super) timeout_seconds: Option<WholeNumber<1, 600>>,
+    /// Whether prompts, answers and outputs are delivered too; default: false.
+    pub(super) detail: Option<bool>,
+}
+
 /// The body of `POST /v1/codexd/requests/{request_id}`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("minProperties" = 1))]

@@ -71,6 +71,8 @@ error_kinds! {
     THREAD_UNAVAILABLE: CONFLICT "thread_unavailable", "Codex cannot open the thread: its history is missing, or it is archived.";
     OUTCOME_UNKNOWN: CONFLICT "outcome_unknown", "It is unknown whether the turn of an earlier request started.";
     CODEX_TOO_OLD: CONFLICT "codex_too_old", "Codex is too old for a turn with an Idempotency-Key, for a queued turn, or for a fork that ends at a turn.";
+    HOOK_EXISTS: CONFLICT "hook_exists", "Another hook has the name.";
+    TOO_MANY_HOOKS: CONFLICT "too_many_hooks", "There are as many hooks as there can be.";
     NOT_OURS: CONFLICT "not_ours", "Another program started the app-server.";
     CURSOR_GONE: GONE "cursor_gone", "The cursor has expired or is invalid.";
     TOO_LARGE: PAYLOAD_TOO_LARGE "payload_too_large", "The body exceeds the limit.";
@@ -237,9 +239,11 @@ impl From<DaemonError> for ApiError {
             E::CallNotAllowed { method, .. } => {
                 (FORBIDDEN, json!({ "method": method, "setting": "--app-server-calls" }))
             }
-            E::UnknownSession(_) | E::UnknownTurn { .. } | E::NotQueued { .. } | E::UnknownRequest(_) => {
-                (NOT_FOUND, Value::Null)
-            }
+            E::UnknownSession(_)
+            | E::UnknownTurn { .. }
+            | E::NotQueued { .. }
+            | E::UnknownRequest(_)
+            | E::UnknownHook(_) => (NOT_FOUND, Value::Null),
             E::TurnWithdrawn(_) => (TURN_INTERRUPTED, Value::Null),
             E::NoTurn(_) => (NO_TURN, Value::Null),
             E::OtherTurn { session_id, turn_id } | E::TurnInProgress { session_id, turn_id } => {
@@ -288,7 +292,9 @@ impl From<DaemonError> for ApiError {
             E::Overloaded => (OVERLOADED, Value::Null),
             E::Unavailable { .. } => (UNAVAILABLE, Value::Null),
             E::Timeout { .. } | E::StillOpening { .. } => (TIMEOUT, Value::Null),
-            E::Storage(_) => (STORAGE, Value::Null),
+            E::HookExists(_) => (HOOK_EXISTS, Value::Null),
+            E::TooManyHooks(_) => (TOO_MANY_HOOKS, Value::Null),
+            E::Storage(_) | E::StateFile(_) => (STORAGE, Value::Null),
             E::Internal => (INTERNAL, Value::Null),
             E::ShuttingDown => (SHUTTING_DOWN, Value::Null),
         };

@@ -73,3 +73,17 @@ pub(super) const ANSWER_REQUEST: &[Example] = &[
         r#"{"result": {"answers": {"QUESTION_ID": {"answers": ["Yes"]}}}}"#,
     ),
 ];
+
+/// `POST /v1/codexd/hooks`.
+pub(super) const ADD_HOOK: &[Example] = &[
+    example(
+        "url",
+        "Post to a URL when Codex asks something.",
+        r#"{"name": "asked", "on": ["request.opened"], "url": "https://example.org/hook"}"#,
+    ),
+    example(
+        "command",
+        "Start a program when a turn has ended.",
+        r#"{"name": "ended", "on": ["app-server.turn.completed"], "command": ["notify-send", "Codex", "Done"], "timeoutSeconds": 10}"#,
+    ),
+];

@@ -26,7 +26,9 @@ use super::route::{
     flat, formal, text,
 };
 use super::routes::service::StatusView;
-use super::routes::{app_server, calls, describe, health, mcp, metrics, requests, sessions, threads, turns};
+use super::routes::{
+    app_server, calls, describe, health, hooks, mcp, metrics, requests, sessions, threads, turns,
+};
 use super::{examples, openapi, response, stream, web};
 use crate::daemon::SessionView;
 
@@ -391,6 +393,10 @@ pub(super) const ROUTES: &[Route] = &[
             "Call a method of the app-server for which there is no other route.",
         )
     },
+    hooks::LIST,
+    hooks::ADD,
+    hooks::REMOVE,
+    hooks::TEST,
     Route {
         query: Some(schema::<RequestQuery>),
         errors: &[&[error::NOT_FOUND]],

@@ -10,6 +10,7 @@
 mod macros;
 mod child;
 mod daemon;
+mod hook;
 mod notification;
 mod preview;
 mod request;
@@ -25,6 +26,7 @@ use super::level::Level;
 
 pub use child::{ChildEvent, FreeText, RestartSchedule, WaitedTurn};
 pub use daemon::{DaemonEvent, LogDamage};
+pub use hook::HookEvent;
 pub use notification::{NotificationEvent, PassedThrough};
 pub use preview::preview;
 pub use request::RequestEvent;
@@ -42,6 +44,8 @@ event_areas! {
     Turn(TurnEvent),
     /// Server requests.
     Request(RequestEvent),
+    /// Hooks.
+    Hook(HookEvent),
     /// The notifications of the app-server.
     Notification(NotificationEvent),
 }

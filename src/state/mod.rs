@@ -11,6 +11,7 @@ mod daemon;
 mod descendants;
 mod earlier_registry;
 mod event;
+mod event_filter;
 mod events;
 mod fold;
 mod held;
@@ -45,9 +46,11 @@ pub use compact::JsonText;
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
 pub use descendants::{Descendants, Root};
 pub use event::Event;
+pub use event_filter::EventFilter;
 pub use events::{
-    ChildEvent, DaemonEvent, EventDetail, FreeText, LogDamage, MissingTurn, NotificationEvent, PassedThrough,
-    RequestEvent, RestartSchedule, SessionEvent, SessionOpened, TurnEvent, WaitedTurn, preview,
+    ChildEvent, DaemonEvent, EventDetail, FreeText, HookEvent, LogDamage, MissingTurn, NotificationEvent,
+    PassedThrough, RequestEvent, RestartSchedule, SessionEvent, SessionOpened, TurnEvent, WaitedTurn,
+    preview,
 };
 pub use held::{Held, HoldCause};
 pub use level::Level;

@@ -14,6 +14,7 @@ mod demo;
 mod duplex;
 mod files;
 mod history;
+mod hooks;
 mod http;
 mod lifecycle;
 mod metrics;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::filter::INSTANCE_VARIABLE;
 use super::identity::Identity;
-use super::info::pid_of;
+use super::info::{PROGRAM_VARIABLE, pid_of};
 use super::reaper::ChildRegistry;
 use super::stop_pace::{StopPace, wait_for_hurry};
 
@@ -121,6 +121,7 @@ fn start(program: &Program, children: &ChildRegistry) -> Result<(Process, Pipes)
         .args(&program.arguments)
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .env(INSTANCE_VARIABLE, &program.instance)
+        .env_remove(PROGRAM_VARIABLE)
         .current_dir(&program.directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

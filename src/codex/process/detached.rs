@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 
 use super::child::FindProgram;
 use super::filter::INSTANCE_VARIABLE;
+use super::info::PROGRAM_VARIABLE;
 use super::reaper::ChildRegistry;
 use super::stderr_tail::StderrTail;
 use super::systemd::{self, SystemdManager};
@@ -112,6 +113,7 @@ fn start_blocking(program: &DetachedProgram, children: &ChildRegistry) -> Result
         .args(&program.arguments)
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .env_remove(INSTANCE_VARIABLE)
+        .env_remove(PROGRAM_VARIABLE)
         .current_dir(&program.directory)
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(failed)?)

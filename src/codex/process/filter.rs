@@ -2,7 +2,8 @@
 //!
 //! A process belongs to it when [`INSTANCE_VARIABLE`] in its environment has our value, when it descends from such a process,
 //! or, where the system makes us the parent of orphans, when it descends from us. Sweeps and sandbox searches use it, so a
-//! mistake here would end a foreign process: parents of this process and `excluded` ones never match.
+//! mistake here would end a foreign process: parents of this process and `excluded` ones never match, and the programs
+//! that codexd runs beside the app-server match only their own mark.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -11,6 +12,7 @@ use rustix::process::{Pid, getpid};
 
 use super::info::ProcessInfo;
 use super::platform;
+use super::reaper::ChildRegistry;
 
 /// The environment variable that marks the app-server and its descendants; its value is the ID of the daemon instance.
 pub const INSTANCE_VARIABLE: &str = "BAA_CODEXD_INSTANCE";
@@ -21,40 +23,64 @@ pub(crate) const NO_INSTANCE: &str = "nobody";
 /// Selects processes of one daemon instance.
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessFilter {
-    /// The value of [`INSTANCE_VARIABLE`].
-    pub(crate) instance: String,
+    /// `NAME=value` in the environment.
+    pub(crate) mark: String,
     /// Whether all descendants of this process match too.
     pub(crate) includes_descendants: bool,
     /// Never match; their owners wait for them.
     pub(crate) excluded: Vec<Pid>,
+    /// Never match either, as they are at each listing.
+    pub(crate) owned: Option<ChildRegistry>,
     /// Never match: children that this process had before it became codexd by exec, such as those of a wrapper script.
     pub(crate) preexisting_children: Vec<ProcessInfo>,
 }
 
 impl ProcessFilter {
-    /// Matches processes with this mark and their descendants.
+    /// Matches processes of this daemon instance and their descendants.
     pub(crate) fn marked(instance: &str) -> Self {
+        Self::with_mark(format!("{INSTANCE_VARIABLE}={instance}"))
+    }
+
+    /// Matches processes with this mark, `NAME=value`, and their descendants.
+    pub(crate) fn with_mark(mark: String) -> Self {
         let (excluded, preexisting_children) = (Vec::new(), Vec::new());
-        Self { instance: instance.to_owned(), includes_descendants: false, excluded, preexisting_children }
+        Self { mark, includes_descendants: false, excluded, owned: None, preexisting_children }
     }
 
-    /// The matching processes that run now.
+    /// The matching processes that run now; without unmarked descendants while a child of ours is being started.
     pub(crate) fn running(&self) -> io::Result<Vec<ProcessInfo>> {
-        let processes = platform::list(&format!("{INSTANCE_VARIABLE}={}", self.instance))?;
-        Ok(self.among(&processes, getpid()))
+        let (processes, filter) = self.list()?;
+        Ok(filter.among(&processes, getpid()))
     }
 
-    /// The same, and those of `known` that still run, whose connection to us may no longer be visible.
-    pub(crate) fn running_with(&self, known: &[ProcessInfo]) -> io::Result<Vec<ProcessInfo>> {
-        let processes = platform::list(&format!("{INSTANCE_VARIABLE}={}", self.instance))?;
-        let mut running = self.among(&processes, getpid());
+    /// Lists all processes, and returns the filter as it is at that time.
+    ///
+    /// A child that is being started is a descendant without an owner and, until its exec, without its mark. While there is
+    /// one, only marked processes match.
+    fn list(&self) -> io::Result<(Vec<ProcessInfo>, Self)> {
+        let begun = self.owned.as_ref().map(ChildRegistry::starts);
+        let processes = platform::list(&self.mark)?;
+        let mut filter = self.clone();
+        if let (Some(owned), Some(begun)) = (&self.owned, begun) {
+            filter.includes_descendants &= begun.are_done() && owned.starts() == begun;
+            filter.excluded.extend(owned.pids());
+        }
+        Ok((processes, filter))
+    }
+
+    /// The same, and those of `known` that still run, whose connection to us may no longer be visible; and whether these are
+    /// all.
+    pub(crate) fn running_with(&self, known: &[ProcessInfo]) -> io::Result<(Vec<ProcessInfo>, bool)> {
+        let (processes, filter) = self.list()?;
+        let is_complete = filter.includes_descendants == self.includes_descendants;
+        let mut running = filter.among(&processes, getpid());
         let is_known = |one: &&ProcessInfo| {
             let same = |other: &ProcessInfo| (other.pid, &other.start_time) == (one.pid, &one.start_time);
             !one.has_ended && known.iter().any(same) && !running.iter().any(same)
         };
         let more: Vec<_> = processes.iter().filter(is_known).cloned().collect();
         running.extend(more);
-        Ok(running)
+        Ok((running, is_complete))
     }
 
     /// The matching ones of `processes`; `me` is the PID of this process.
@@ -70,7 +96,9 @@ impl ProcessFilter {
                 .iter()
                 .any(|other| (other.pid, &other.start_time) == (one.pid, &one.start_time))
         };
-        excluded.extend(processes.iter().filter(is_stranger).map(|one| one.pid.as_raw_nonzero().get()));
+        let is_program = |one: &&ProcessInfo| one.is_program && !one.is_marked;
+        let spared = processes.iter().filter(|one| is_stranger(one) || is_program(one));
+        excluded.extend(spared.map(|one| one.pid.as_raw_nonzero().get()));
         let roots: HashSet<i32> = processes
             .iter()
             .filter(|one| one.is_marked)

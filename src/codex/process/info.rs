@@ -2,6 +2,10 @@
 
 use rustix::process::Pid;
 
+/// The environment variable that marks the programs that codexd runs beside the app-server, and their descendants; its
+/// value is that of their daemon's state directory.
+pub(crate) const PROGRAM_VARIABLE: &str = "BAA_CODEXD_HOOK";
+
 /// One entry of a process listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessInfo {
@@ -14,6 +18,8 @@ pub(crate) struct ProcessInfo {
     pub(crate) has_ended: bool,
     /// Whether it has the mark that the listing was asked for.
     pub(crate) is_marked: bool,
+    /// Whether it belongs to a program that codexd runs beside the app-server.
+    pub(crate) is_program: bool,
 }
 
 /// The PID as rustix has it; `None` when it cannot be one.

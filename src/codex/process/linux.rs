@@ -11,7 +11,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal,
 };
 
-use super::info::{ProcessInfo, pid_of};
+use super::info::{PROGRAM_VARIABLE, ProcessInfo, pid_of};
 
 /// Makes this process the parent of orphaned descendants; it then has to wait for them.
 pub fn become_subreaper() -> io::Result<()> {
@@ -31,17 +31,26 @@ pub(crate) fn list(mark: &str) -> io::Result<Vec<ProcessInfo>> {
         let Some(pid) = name.parse().ok().and_then(pid_of) else { continue };
         // A process may end while it is inspected; then it is left out.
         let Some(stat) = Stat::of(pid) else { continue };
-        let is_marked = !stat.has_ended && carries(pid, mark);
         let Stat { parent, start_time, has_ended } = stat;
-        process.push(ProcessInfo { pid, parent, start_time, has_ended, is_marked });
+        let environment = if has_ended { Vec::new() } else { environment(pid) };
+        let has = |is_it: &dyn Fn(&[u8]) -> bool| environment.split(|&byte| byte == 0).any(is_it);
+        let is_marked = has(&|variable| variable == mark.as_bytes());
+        let is_program = has(&|variable| {
+            variable.strip_prefix(PROGRAM_VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+        });
+        process.push(ProcessInfo { pid, parent, start_time, has_ended, is_marked, is_program });
     }
     Ok(process)
 }
 
 /// Whether the initial environment has `mark`; that of other users cannot be read, and their processes are not ours.
 pub(crate) fn carries(pid: Pid, mark: &str) -> bool {
-    let environment = fs::read(path(pid, "environ")).unwrap_or_default();
-    environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+    environment(pid).split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+}
+
+/// The initial environment: variables that end with a zero byte.
+fn environment(pid: Pid) -> Vec<u8> {
+    fs::read(path(pid, "environ")).unwrap_or_default()
 }
 
 /// Whether it is Codex's helper that sets up the sandbox of a command: the same executable under another name.

@@ -22,6 +22,7 @@ pub(super) mod linux;
 )]
 pub(super) mod macos;
 pub(super) mod memory;
+pub(super) mod program;
 #[cfg(any(target_os = "macos", test))]
 mod ps;
 pub(super) mod reaper;

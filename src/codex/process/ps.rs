@@ -1,6 +1,6 @@
 //! Parses the output of `ps` on macOS.
 
-use super::info::{ProcessInfo, pid_of};
+use super::info::{PROGRAM_VARIABLE, ProcessInfo, pid_of};
 
 /// The columns, in this order; the command comes last because only it contains spaces.
 pub(crate) const PS_COLUMNS: &str = "pid=,ppid=,stat=,lstart=,command=";
@@ -18,12 +18,17 @@ fn parse_line(line: &str, mark: &str) -> Option<ProcessInfo> {
     let has_ended = fields.next()?.starts_with('Z');
     // For example "Thu Nov 20 05:54:56 2026".
     let start_time: Vec<_> = fields.by_ref().take(5).collect();
-    let is_marked = fields.any(|field| field == mark);
+    let (mut is_marked, mut is_program) = (false, false);
+    for field in fields {
+        is_marked |= field == mark;
+        is_program |= field.strip_prefix(PROGRAM_VARIABLE).is_some_and(|rest| rest.starts_with('='));
+    }
     (start_time.len() == 5).then(|| ProcessInfo {
         pid,
         parent,
         start_time: start_time.join(" "),
         has_ended,
         is_marked,
+        is_program,
     })
 }

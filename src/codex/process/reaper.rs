@@ -3,6 +3,7 @@
 //! Each child must be waited for exactly once. tokio waits for those that we start; every other child that exits is an
 //! orphan that the system gave to us, and the reaper waits for it. A registry of owned PIDs keeps the two apart.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::info::pid_of;
 use super::limits::POOL;
 use super::platform;
-use crate::blocking::Unanswered;
+use crate::blocking::{Pool, Unanswered};
 
 /// How long one search for exited orphans may take.
 const REAP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,8 +31,26 @@ pub(crate) struct ChildRegistry(Arc<Shared>);
 struct Shared {
     /// Held while a child is started and while orphans are reaped, both on threads that may hang.
     starting: Mutex<()>,
+    /// How many starts have begun.
+    begun: AtomicU64,
+    /// How many of them are done.
+    done: AtomicU64,
     /// Never held across a blocking call.
     pids: Mutex<Vec<Pid>>,
+}
+
+/// How many children were started at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Starts {
+    begun: u64,
+    done: u64,
+}
+
+impl Starts {
+    /// Whether no child was being started.
+    pub(crate) fn are_done(self) -> bool {
+        self.begun == self.done
+    }
 }
 
 impl ChildRegistry {
@@ -40,13 +59,22 @@ impl ChildRegistry {
         &self,
         start: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
+        self.run_on(&POOL, start).await
+    }
+
+    /// [`ChildRegistry::run`] on a thread of this pool.
+    pub(crate) async fn run_on<T: Send + 'static>(
+        &self,
+        pool: &'static Pool,
+        start: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
         let (children, runtime) = (self.clone(), Handle::current());
         let start = move || {
             // tokio's children belong to the runtime in which they are started.
             let _entered = runtime.enter();
             start(&children)
         };
-        POOL.run(START_TIMEOUT, start).await
+        pool.run(START_TIMEOUT, start).await
     }
 
     /// Starts a child that its owner waits for; blocks.
@@ -55,9 +83,26 @@ impl ChildRegistry {
     #[expect(clippy::disallowed_methods, reason = "ChildRegistry::run calls it on a thread of the pool")]
     pub(crate) fn start(&self, command: &mut Command) -> std::io::Result<Child> {
         let _starting = lock(&self.0.starting);
-        let child = command.spawn()?;
-        lock(&self.0.pids).extend(child.id().and_then(pid_of));
-        Ok(child)
+        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        let child = command.spawn();
+        if let Ok(child) = &child {
+            lock(&self.0.pids).extend(child.id().and_then(pid_of));
+        }
+        self.0.done.fetch_add(1, Ordering::AcqRel);
+        child
+    }
+
+    /// How many children have been started; a child is registered before its start is done.
+    pub(crate) fn starts(&self) -> Starts {
+        let done = self.0.done.load(Ordering::Acquire);
+        Starts { begun: self.0.begun.load(Ordering::Acquire), done }
+    }
+
+    /// Reaps orphans now, unless a child is being started; blocks.
+    pub(crate) fn reap(&self) {
+        if let Ok(_starting) = self.0.starting.try_lock() {
+            platform::reap(&self.pids());
+        }
     }
 
     /// Removes a child whose exit status was collected; its PID may be reused now.

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::filter::ProcessFilter;
 use super::identity::Identity;
-use super::info::ProcessInfo;
+use super::info::{PROGRAM_VARIABLE, ProcessInfo};
 use super::limits::{POLL_INTERVAL, SIGTERM_GRACE};
 use super::platform;
 use super::sandbox::Sandboxes;
@@ -31,7 +31,7 @@ pub(crate) fn sweep(
     let began = Instant::now();
     let mut signalled = HashSet::new();
     loop {
-        let running = filter.running_with(known)?;
+        let (running, is_complete) = filter.running_with(known)?;
         let kill = began.elapsed() >= SIGTERM_GRACE || hurry();
         for one in &running {
             let is_new = signalled.insert((one.pid, one.start_time.clone()));
@@ -45,10 +45,10 @@ pub(crate) fn sweep(
                 tracing::warn!(pid = one.pid.as_raw_nonzero(), %error, "failed to signal a process");
             }
         }
-        if filter.includes_descendants {
-            platform::reap(&filter.excluded);
+        if let Some(owned) = filter.owned.as_ref().filter(|_| filter.includes_descendants) {
+            owned.reap();
         }
-        if running.is_empty() || began.elapsed() >= limit {
+        if (running.is_empty() && is_complete) || began.elapsed() >= limit {
             return Ok((signalled.len(), running.len()));
         }
         std::thread::sleep(POLL_INTERVAL);
@@ -72,4 +72,11 @@ pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::R
         ended += 1;
     }
     Ok(ended + sweep(&filter, &[], SWEEP_LIMIT, || false)?.0)
+}
+
+/// Ends the programs with this value of [`PROGRAM_VARIABLE`] and their descendants, which an earlier daemon left. Returns
+/// how many processes were ended. Blocks.
+pub fn end_leftover_programs(owner: &str) -> io::Result<usize> {
+    let filter = ProcessFilter::with_mark(format!("{PROGRAM_VARIABLE}={owner}"));
+    Ok(sweep(&filter, &[], SWEEP_LIMIT, || false)?.0)
 }

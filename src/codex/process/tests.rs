@@ -13,6 +13,7 @@ fn seen(pid: i32, parent: i32, is_marked: bool) -> ProcessInfo {
         start_time: String::new(),
         has_ended: false,
         is_marked,
+        is_program: false,
     }
 }
 

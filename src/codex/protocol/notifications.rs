@@ -97,6 +97,16 @@ pub const CHANGING_RECORDS: [&str; 4] =
 /// How the names of these begin, which is what a recovery searches the log for.
 pub const PREFIXES_CHANGING_RECORDS: [&str; 3] = [ITEM_COMPLETED, "thread/tokenUsage/", "account/"];
 
+/// Whether the notification in the text of an event is a piece of a longer text or output.
+pub fn is_piece_in_text(json: &[u8]) -> bool {
+    const METHOD: &[u8] = b"\"notificationMethod\":\"";
+    const PIECE: &[u8] = b"delta";
+    let Some(start) = memchr::memmem::find(json, METHOD).map(|at| at + METHOD.len()) else { return false };
+    let rest = json.get(start..).unwrap_or_default();
+    let method = rest.get(..memchr::memchr(b'"', rest).unwrap_or(0)).unwrap_or_default();
+    method.len().checked_sub(PIECE.len()).is_some_and(|at| method[at..].eq_ignore_ascii_case(PIECE))
+}
+
 /// A notification with a separate event type; it borrows from the text of the message.
 #[derive(Debug)]
 pub enum Notification<'a> {

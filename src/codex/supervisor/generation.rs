@@ -371,10 +371,10 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
 
     fn process_filter(&self, program: &Program) -> ProcessFilter {
         ProcessFilter {
-            instance: program.instance.clone(),
             includes_descendants: platform::is_subreaper(),
-            excluded: self.children.pids(),
+            owned: Some(self.children.clone()),
             preexisting_children: self.preexisting_children.to_vec(),
+            ..ProcessFilter::marked(&program.instance)
         }
     }
 

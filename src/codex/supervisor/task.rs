@@ -24,6 +24,7 @@ use crate::codex::process::guard::{Guard, GuardHandle};
 use crate::codex::process::info::ProcessInfo;
 use crate::codex::process::limits::POOL;
 use crate::codex::process::platform;
+use crate::codex::process::program::ProgramRunner;
 use crate::codex::process::reaper::ChildRegistry;
 use crate::codex::process::stop_pace::{StopPace, is_stop_requested, stop_requested};
 use crate::codex::process::version::VersionReader;
@@ -89,6 +90,11 @@ impl Supervisor {
     /// Asks a program for its version; its process is not mistaken for a process that an app-server left behind.
     pub fn version_reader(&self) -> VersionReader {
         VersionReader(self.children.clone())
+    }
+
+    /// Runs other programs, which are not mistaken for processes that an app-server left behind either.
+    pub fn program_runner(&self) -> ProgramRunner {
+        ProgramRunner(self.children.clone())
     }
 
     /// Ends the app-server of this generation, or the delay after its end, and starts the next generation at once.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::codex::protocol::notifications::PREFIXES_CHANGING_RECORDS;
 use crate::config::Config;
+use crate::hooks::FoundHooks;
 use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{
     self, DaemonFile, FoundRegistry, Identity, Layout, Loaded, RecentFile, RecordsFile, RegistryHead,
@@ -86,6 +87,7 @@ pub(crate) struct Opened {
     pub(crate) identity: Identity,
     pub(crate) state: State,
     pub(crate) journal: Journal,
+    pub(crate) hooks: FoundHooks,
     /// What the owner should know about it.
     pub(crate) notices: Vec<NewEvent>,
     /// Damage of the log that was reported by an earlier run.
@@ -101,6 +103,10 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
     let (records, registry) = loading.registry(&paths.session_registry, records)?;
     let daemon: Option<DaemonFile<DaemonState>> = loading.load(&paths.daemon_state)?;
     let recent: Option<RecentFile<serde_json::Value>> = loading.load(&paths.recent_events)?;
+    let hooks = FoundHooks {
+        hooks: loading.load_own(&paths.hooks, "its hooks are gone, so add them again")?,
+        cursors: loading.load_own(&paths.hook_cursors, "each hook is told of a gap")?,
+    };
 
     // Numbers are never used twice, so none of the files may know a higher one than the log begins with.
     let known = [
@@ -155,7 +161,7 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
     };
     let identity = loading.identity(config, identity, daemon_id)?;
     let Loading { disk, notices } = loading;
-    Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage })
+    Ok(Opened { disk, identity, state, journal, hooks, notices, known_damage: opened.known_damage })
 }
 
 /// The last daemon ID in the log.
@@ -199,14 +205,24 @@ struct Loading {
 }
 
 impl Loading {
+    /// Loads a file that is rebuilt from the event log if it is not usable.
     fn load<T: serde::de::DeserializeOwned + Layout>(&mut self, path: &Path) -> Result<Option<T>, OpenError> {
+        self.load_own(path, "it is rebuilt from the event log")
+    }
+
+    /// Loads a file; `consequence` is a clause that says what follows if it is not usable.
+    fn load_own<T: serde::de::DeserializeOwned + Layout>(
+        &mut self,
+        path: &Path,
+        consequence: &str,
+    ) -> Result<Option<T>, OpenError> {
         let loaded = snapshot::load(&self.disk, path)
             .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let notice = match loaded {
             Loaded::Good(value) => return Ok(Some(value)),
             Loaded::Missing => return Ok(None),
             Loaded::SetAside { reason, moved_to } => format!(
-                "{} could not be read ({reason}) and was moved to {}; it is rebuilt from the event log.",
+                "{} could not be read ({reason}) and was moved to {}; {consequence}.",
                 path.display(),
                 moved_to.display(),
             ),

@@ -255,7 +255,9 @@ fn is_shown(event: &EventDetail) -> bool {
         EventDetail::Notification(ThreadStarted { parent_thread_id, .. }) => parent_thread_id.is_some(),
         EventDetail::Notification(event) => matches!(event, TurnStarted { .. } | TurnCompleted { .. }),
         EventDetail::Turn(event) => !matches!(event, TurnEvent::Stalled { .. }),
-        EventDetail::Daemon(_) | EventDetail::Session(_) | EventDetail::Request(_) => true,
+        EventDetail::Daemon(_) | EventDetail::Session(_) | EventDetail::Request(_) | EventDetail::Hook(_) => {
+            true
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! `Sec-Fetch-Site`, an image request has `Sec-Fetch-Site` and no `Origin`, and a page whose name was rebound to
 //! 127.0.0.1 passes both but has a foreign `Host` (measured with Chromium).
 
+pub(super) mod local_key;
 pub(super) mod peer;
 pub(super) mod token;
 
@@ -67,6 +68,19 @@ pub(super) enum Admission {
 /// token is still valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Credential(pub(super) Option<Digest>);
+
+/// Whether it is certain that a request comes from the user of codexd or from root; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Assurance {
+    pub(super) is_user: bool,
+}
+
+impl Assurance {
+    /// The system reports the user of the connection, or the request has the token.
+    pub(super) fn of(peer: &Peer, credential: Option<Digest>) -> Self {
+        Self { is_user: *peer == Peer::Trusted || credential.is_some() }
+    }
+}
 
 impl RequestGuard {
     /// Returns the guard of a daemon that listens at `address`.

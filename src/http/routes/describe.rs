@@ -135,6 +135,8 @@ pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
         "GET / is a live page for a browser on this machine; it uses these routes and holds no data.",
         "POST /v1/codexd/app-server/call calls another method of Codex, such as {\"method\": \"thread/name/set\", \
          \"sessionId\": …, \"params\": {\"name\": …}}; --app-server-calls limits which.",
+        "POST /v1/codexd/hooks with {\"name\", \"on\": [event type, …], \"url\"} or {…, \"command\": [program, argument, …]} \
+         delivers each such event at least once, also after a restart.",
         "Over the websocket, answer a request with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
     ];
     if config.server.demo {

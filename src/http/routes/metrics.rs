@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::daemon::{CodexState, Metrics};
+use crate::daemon::{CodexState, HookMetrics, Metrics};
 use crate::http::app_state::{AppState, SharedState};
 use crate::http::error::ApiError;
 use crate::http::response;
@@ -93,6 +93,7 @@ impl Collector for Scrape {
         self.daemon(&mut metrics)?;
         self.turns(&mut metrics)?;
         self.events(&mut metrics)?;
+        self.hooks(&mut metrics)?;
         self.clients(&mut metrics)
     }
 }
@@ -179,6 +180,37 @@ impl Scrape {
             "codexd_event_stream_behind_events",
             "Events that the slowest client of the event stream has not been sent.",
             self.max_lag,
+        )
+    }
+
+    fn hooks(&self, metrics: &mut MetricsEncoder<'_>) -> fmt::Result {
+        let by_name = |value: fn(&HookMetrics) -> u64| {
+            let hooks = self.daemon.hooks.iter();
+            hooks.map(|hook| (hook.name.as_str(), value(hook))).collect::<Vec<_>>()
+        };
+        metrics.gauges(
+            "codexd_hook_failing",
+            "1 if the deliveries of the hook fail repeatedly.",
+            "hook",
+            &by_name(|hook| u64::from(hook.is_failing)),
+        )?;
+        metrics.counters(
+            "codexd_hook_deliveries_total",
+            "Deliveries of the hook that succeeded.",
+            "hook",
+            &by_name(|hook| hook.delivered),
+        )?;
+        metrics.counters(
+            "codexd_hook_failures_total",
+            "Attempts of the hook that failed.",
+            "hook",
+            &by_name(|hook| hook.failed),
+        )?;
+        metrics.counters(
+            "codexd_hook_skipped_total",
+            "Deliveries of the hook that were given up after 24 hours.",
+            "hook",
+            &by_name(|hook| hook.skipped),
         )
     }
 
@@ -294,6 +326,13 @@ mod tests {
             event_bytes: 6,
             syncs: histogram(&[60.0]),
             latest_event: 20,
+            hooks: vec![HookMetrics {
+                name: "notify".to_owned(),
+                is_failing: true,
+                delivered: 4,
+                failed: 5,
+                skipped: 0,
+            }],
         };
         Scrape {
             version: "1.2.3",
@@ -331,6 +370,18 @@ mod tests {
              # TYPE codexd_http_requests_total counter\n\
              codexd_http_requests_total{status=\"2xx\"} 8\n\
              codexd_http_requests_total{status=\"4xx\"} 0\n"
+        );
+    }
+
+    #[test]
+    fn metrics_of_hooks_have_their_names() {
+        let text = scrape().into_text().unwrap();
+        assert!(text.contains("codexd_hook_failing{hook=\"notify\"} 1\n"), "{text}");
+        assert_eq!(
+            lines(&text, "codexd_hook_failures"),
+            "# HELP codexd_hook_failures_total Attempts of the hook that failed.\n\
+             # TYPE codexd_hook_failures_total counter\n\
+             codexd_hook_failures_total{hook=\"notify\"} 5\n"
         );
     }
 

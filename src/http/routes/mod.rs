@@ -4,6 +4,7 @@ pub(super) mod app_server;
 pub(super) mod calls;
 pub(super) mod describe;
 pub(super) mod health;
+pub(super) mod hooks;
 pub(super) mod mcp;
 pub(super) mod metrics;
 pub(super) mod requests;

@@ -11,12 +11,14 @@ let isLost = false;
 const health = {
   child: null,
   service: null,
+  hooks: [],
   restarts: [],
   isHistoryRead: false,
   counts: [],
 
   receive(event) {
     if (event.type.startsWith("storage.")) runInNextFrame(requestStatus);
+    if (event.type.startsWith("hook.") && !byId("health").hidden) runInNextFrame(readHooks);
     if (!HISTORY_TYPES.some((type) => event.type.startsWith(type))) return;
     if (this.isHistoryRead) {
       this.restarts.push(event);
@@ -99,6 +101,7 @@ function drawChild() {
   ];
   if (child.nextStartAt) facts.push(["Next start", clock(child.nextStartAt)]);
   if (child.lastError) facts.push(["Last error", child.lastError]);
+  for (const hook of health.hooks) facts.push([`Hook ${hook.name}`, hookText(hook)]);
   if (child.stderrTail?.length) facts.push(["Last lines of stderr", child.stderrTail.join("\n")]);
   drawFacts(byId("child-facts"), facts);
 }
@@ -133,6 +136,22 @@ async function readAccount() {
 
 function drawFacts(list, facts) {
   list.replaceChildren(...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
+}
+
+function hookText({ failing, error, retryAt, deliveredAt, on }) {
+  const events = on.join(", ");
+  if (failing || retryAt) return `${failing ? "fails" : "failed"}: ${error}${retryAt ? `; next attempt ${clock(retryAt)}` : ""} (${events})`;
+  return `${deliveredAt ? `last delivery ${clock(deliveredAt)}` : "no delivery yet"} (${events})`;
+}
+
+async function readHooks() {
+  try {
+    health.hooks = (await callApi(`${API}/hooks`)).hooks;
+  } catch {
+    // The status shows what is wrong with the daemon.
+    return;
+  }
+  drawChild();
 }
 
 // With 0, new turns are accepted until nothing is in progress.
@@ -191,6 +210,7 @@ function toggleHealth() {
   if (!isShown) return;
   readRestarts();
   readAccount();
+  readHooks();
 }
 
 // Runs once a second; shows the rate of events over the last seconds.

@@ -47,6 +47,9 @@ macro_rules! event_types {
         }
 
         impl $events {
+            /// The types of this area.
+            pub(super) const TYPES: &'static [&'static str] = &[$($name),*];
+
             /// The type of the event.
             pub fn event_type(&self) -> &'static str {
                 match self {
@@ -67,8 +70,7 @@ macro_rules! event_types {
 
             /// Reads an event of this area.
             pub(super) fn read(event_type: &str, detail: &serde_json::Value) -> Option<Self> {
-                let types = [$($name),*];
-                types.contains(&event_type).then(|| super::read(event_type, detail)).flatten()
+                Self::TYPES.contains(&event_type).then(|| super::read(event_type, detail)).flatten()
             }
         }
     };
@@ -116,6 +118,11 @@ macro_rules! event_areas {
         )*
 
         impl EventDetail {
+            /// The types of all events.
+            pub fn types() -> impl Iterator<Item = &'static str> {
+                [$($events::TYPES),*].into_iter().flatten().copied()
+            }
+
             /// The type of the event.
             pub fn event_type(&self) -> &'static str {
                 match self {

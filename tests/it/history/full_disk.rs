@@ -11,10 +11,11 @@ use super::mounts::{Mount, or_skip};
 use crate::api::{
     SESSIONS, create_session, new_session, request_turn, start_turn, text, wait_for_turn_end, wait_until_idle,
 };
+use crate::hooks::{HOOKS, Sink, add_hook, cursor, hooks, numbers};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, post};
 use crate::support::skip::runs_long;
-use crate::support::wait::wait_until_async;
+use crate::support::wait::{wait_until, wait_until_async};
 use crate::support::websocket::EventStream;
 
 /// A daemon with its state and logs directories on this file system.
@@ -111,6 +112,49 @@ async fn full_disk_stops_only_acknowledgements_and_loses_no_event() {
         let accepted = |text: &String| text.contains("\"turn.accepted\"") && text.contains(turn_id.as_str());
         assert_eq!(log.iter().filter(|text| accepted(text)).count(), 1, "{turn_id}");
     }
+}
+
+/// The hook is told of the full disk while it is full, although its cursor cannot be written; what it got then may come
+/// again after a kill, and nothing is left out.
+#[tokio::test]
+async fn hooks_deliver_while_the_disk_is_full() {
+    let Some(mount) = or_skip("hooks and a full disk", Mount::memory(3 * 1024)) else { return };
+    let mut daemon = builder(&mount).start().await;
+    let (busy, sink) = (new_session(&daemon).await, Sink::new());
+    let types = ["storage.failed", "storage.recovered", "app-server.turn.completed"];
+    let from = cursor(&add_hook(&daemon, json!({ "on": types, "command": sink.command() })).await);
+    let mut stream = EventStream::connect(&daemon).await;
+    stream.hello().await;
+    start_turn(&daemon, &busy, "deltas=200 delay=5 chars=500").await;
+    let filler = fill(&mount);
+    stream.wait_for("the end of the turn", |event| is(event, "app-server.turn.completed")).await;
+    let full = sink.wait_for(2).await;
+    assert_eq!((&full[0]["type"], &full[1]["type"]), (&json!(types[0]), &json!(types[2])));
+    let refused = json!({ "name": "other", "on": ["request"], "command": ["true"] });
+    post(&daemon, HOOKS, &refused).await.error(503, "storage_unavailable");
+    assert_eq!(hooks(&daemon).await.len(), 1);
+    fs::remove_file(filler).unwrap();
+    stream.wait_for("storage.recovered", |event| is(event, "storage.recovered")).await;
+    sink.wait_for(3).await;
+    daemon.kill().await;
+    daemon = builder(&mount).state_from(&daemon).start().await;
+    let second = start_turn(&daemon, &busy, "hello").await;
+    wait_for_turn_end(&daemon, &busy, &json!(second)).await;
+    let (_, log) = read_all(daemon.base_url()).await;
+    let log = log.iter().map(|text| serde_json::from_str::<Value>(text).unwrap());
+    let expected: Vec<u64> = log
+        .filter(|event| seq(event) > from && types.iter().any(|name| is(event, name)))
+        .map(|event| seq(&event))
+        .collect();
+    let last = *expected.last().unwrap();
+    let deliveries = wait_until("the last delivery", || {
+        Some(sink.deliveries()).filter(|all| all.last().is_some_and(|one| one["seq"] == last))
+    })
+    .await;
+    let mut delivered = numbers(&deliveries);
+    delivered.sort_unstable();
+    delivered.dedup();
+    assert_eq!(delivered, expected);
 }
 
 #[tokio::test]
