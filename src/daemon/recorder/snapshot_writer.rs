@@ -1,4 +1,4 @@
-//! Writes the state files when the records have changed: at most once a second, and at the stop.
+//! Writes the state files within a second after the records have changed, and at the stop.
 //!
 //! The files are a snapshot of the log: after a crash, the events since then are applied to them. So large records are
 //! written only when the log has grown by several times their size, or after a time in proportion to it. They are written
@@ -24,8 +24,8 @@ use crate::journal::LogSync;
 use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RecordsFile, RegistryFile};
 use crate::storage::{Content, DirectoryLock, Disk};
 
-/// The shortest time between two rounds.
-const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time from the beginning of a round to that of the next, so that a change is in the files within a second.
+const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(900);
 /// The shortest time between two writes of the recent events, which are most of what a small turn writes.
 const MIN_RECENT_INTERVAL: Duration = Duration::from_secs(3);
 /// A round may take this part of the time at most, however many sessions there are.
@@ -203,7 +203,9 @@ impl Shared {
             if requested.stopping {
                 return;
             }
-            self.pause(MIN_WRITE_INTERVAL.max(begun.elapsed() * MIN_INTERVAL_PER_WRITE_TIME));
+            let took = begun.elapsed();
+            let interval = MIN_WRITE_INTERVAL.max(took * MIN_INTERVAL_PER_WRITE_TIME);
+            self.pause(interval.saturating_sub(took));
         }
     }
 
