@@ -105,7 +105,7 @@ fn separate_types(fields: &mut Map<String, Value>) {
         let texts: Vec<_> = values.iter().filter(|value| value.is_string()).cloned().collect();
         fields.remove("enum");
         fields
-            .insert("anyOf".to_owned(), json!([{ "type": "boolean" }, { "type": "string", "enum": texts }]));
+            .insert("oneOf".to_owned(), json!([{ "type": "boolean" }, { "type": "string", "enum": texts }]));
     }
 }
 
