@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use codexd::config::{Config, Environment, Settings};
 use codexd::daemon::{Daemon, StateDirectories};
-use codexd::http::{App, Peer, openapi_document};
+use codexd::http::{AllowedClients, App, Peer, openapi_document};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -69,7 +69,7 @@ async fn openapi_document_matches_router() {
     let config = Config::resolve(settings, &Environment::new()).unwrap();
     let folders = StateDirectories::take(&config).unwrap();
     let daemon = Daemon::start(config, folders).await.unwrap();
-    let app = App::new(daemon.clone(), host().parse().unwrap(), None);
+    let app = App::new(daemon.clone(), host().parse().unwrap(), AllowedClients::default());
 
     let (status, document) = ask(&app, Method::GET, "/openapi.json").await;
     assert_eq!((status, &document), (StatusCode::OK, &openapi_document(EVENTS, BASE_URL)));

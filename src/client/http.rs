@@ -251,6 +251,7 @@ async fn verify_peer(stream: &TcpStream, address: SocketAddr) -> Result<(), Stri
     loop {
         match peer_of(address, local_address).await {
             Peer::Trusted | Peer::Unknown(_) => return Ok(()),
+            Peer::User { uid, .. } => return Err(format!("it belongs to user {uid}")),
             Peer::Foreign(reason) => return Err(reason),
             // The connection is not accepted yet.
             Peer::Unowned => tokio::time::sleep(PEER_POLL_INTERVAL).await,

@@ -2,6 +2,7 @@
 //!
 //! [`Running`] owns the daemon and its listener, and the order in which they start and stop. `smoke` uses it too.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use crate::client::DaemonClient;
 use crate::codex;
 use crate::config::{ChildStrategy, Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
-use crate::http::{App, LOCAL_KEY_IS_NEEDED, Server, StatusView, TokenFile, create_local_key};
+use crate::http::{
+    AllowedClients, App, LOCAL_KEY_IS_NEEDED, Server, StatusView, TokenFile, create_local_key, find_users,
+};
 use crate::mcp;
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
@@ -77,9 +80,7 @@ impl Running {
     pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
         let directories =
             StateDirectories::take(&config).map_err(|error| Failure::usage(error.to_string()))?;
-        let token = config.service.auth.auth_token_file.as_deref().map(TokenFile::open).transpose();
-        let token =
-            token.map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))?;
+        let clients = allowed_clients(&config)?;
         let listener = listen(&config.service.local_api_base)?;
         limit_connections(&mut config.http.connection_limit);
         let address = listener
@@ -100,13 +101,13 @@ impl Running {
             true => Failure::usage(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;
-        if LOCAL_KEY_IS_NEEDED && token.is_none() {
+        if LOCAL_KEY_IS_NEEDED && clients.token.is_none() {
             // Without the key, "codexd hooks add" cannot add a command; nothing else depends on it.
             if let Err(error) = create_local_key(&daemon.config().paths.state_dir) {
                 tracing::warn!(%error, "failed to create hooks-key; no hook with a command can be added");
             }
         }
-        let app = with_mcp(App::new(daemon.clone(), address, token), daemon.config());
+        let app = with_mcp(App::new(daemon.clone(), address, clients), daemon.config());
         let server = Server::start(listener, app.clone());
         tracing::info!(%address, "listening");
         Ok(Self { daemon, app, server })
@@ -176,8 +177,23 @@ fn warn_if_failed(outcome: Result<(), Failure>) {
 ///
 /// The app-server inherits the limit, and programs that use select(2) cannot handle more.
 const MIN_OPEN_FILES: u64 = 1024;
+/// Fewer connections than these are worth a warning when the limit of open files allows no more.
+pub(super) const FEW_CONNECTIONS: usize = 256;
 /// How many files codexd needs for itself, its log and its app-server.
 const OWN_FILES: u64 = 48;
+
+/// Reads the token files and finds the users that the settings name.
+fn allowed_clients(config: &Config) -> Result<AllowedClients, Failure> {
+    let open = |path: Option<&Path>| {
+        let file = path.map(TokenFile::open).transpose();
+        file.map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))
+    };
+    Ok(AllowedClients {
+        token: open(config.service.auth.auth_token_file.as_deref())?,
+        read_token: open(config.http.read_token_file.as_deref())?,
+        uids: find_users(&config.http.allow_uid).map_err(Failure::usage)?,
+    })
+}
 
 /// Limits connections so that enough file descriptors are left for everything else.
 fn limit_connections(connections: &mut usize) {
@@ -189,11 +205,12 @@ fn limit_connections(connections: &mut usize) {
     }
     let possible = max_connections_for(files);
     if possible < *connections {
-        tracing::warn!(
-            files,
-            connections = possible,
-            "fewer connections are accepted because of the limit of open files"
-        );
+        let text = "fewer connections are accepted because of the limit of open files";
+        if possible < FEW_CONNECTIONS.min(*connections) {
+            tracing::warn!(files, wanted = *connections, connections = possible, "{text}");
+        } else {
+            tracing::info!(files, wanted = *connections, connections = possible, "{text}");
+        }
         *connections = possible;
     }
 }

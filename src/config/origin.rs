@@ -33,9 +33,62 @@ pub(super) fn parse_origin(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses a name of this daemon for its clients, with or without a port, into lower case.
+pub(super) fn parse_host(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.contains('*') {
+        return Err(format!("{text:?} would allow every name; list each name, such as codexd.example.org."));
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_name = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    match is_name && port.is_none_or(|port| port.parse::<u16>().is_ok()) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(format!(
+            "{text:?} is not the name of a host; use the form codexd.example.org or localhost:9999, without http://."
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parse_host_accepts_names_with_and_without_port() {
+        for (text, host) in [
+            ("codexd.example.org", "codexd.example.org"),
+            (" Mac.tail1234.ts.net ", "mac.tail1234.ts.net"),
+            ("localhost:9999", "localhost:9999"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]:80", "[::1]:80"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(parse_host(text), Ok(host.to_owned()), "{text}");
+        }
+        for text in [
+            "",
+            ":80",
+            "http://a",
+            "a/b",
+            "a b",
+            "a:",
+            "a:x",
+            "a:70000",
+            "::1",
+            "[a]",
+            "u@a",
+            "*.example.org",
+        ] {
+            assert!(parse_host(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn parse_origin_accepts_browser_form() {

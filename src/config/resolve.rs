@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::endpoint::{ChildStrategy, SOCKET_SCHEME, ServerEndpoint};
 use super::environment::{Environment, path_in, process_environment};
 use super::error::ConfigError;
-use super::origin::parse_origin;
+use super::origin::{parse_host, parse_origin};
 use super::parse::{CONTROL_CHARACTER, directory_problem, list, path};
 use super::platform::Platform;
 use super::report::{DEFAULT, Report};
@@ -61,6 +61,7 @@ pub(super) fn resolve(
     let origins: Result<_, _> = origins.iter().map(|origin| parse_origin(origin)).collect();
     settings.http.allowed_origin =
         origins.map_err(|problem| resolver.report.invalid("allowed-origin", problem))?;
+    resolver.clients(&mut settings)?;
     let log_filter = resolver.log_filter()?;
 
     let mut report = resolver.report;
@@ -159,6 +160,28 @@ impl Resolver<'_> {
         match directory_problem(&path) {
             None => Ok(path),
             Some(reason) => Err(ConfigError::DefaultServerCwd { path, origin, reason }),
+        }
+    }
+
+    /// Checks the settings that let further clients in: each needs a token, because the checks of the host and of the user
+    /// are all that protects a daemon without one.
+    fn clients(&self, settings: &mut Settings) -> Result<(), ConfigError> {
+        let http = &mut settings.http;
+        let hosts = self.list("allowed-host", &http.allowed_host)?;
+        let hosts: Result<_, _> = hosts.iter().map(|host| parse_host(host)).collect();
+        http.allowed_host = hosts.map_err(|problem| self.report.invalid("allowed-host", problem))?;
+        http.allow_uid = self.list("allow-uid", &http.allow_uid)?;
+        let given = [
+            ("allowed-host", !http.allowed_host.is_empty()),
+            ("allow-uid", !http.allow_uid.is_empty()),
+            ("read-token-file", http.read_token_file.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) if settings.service.auth.auth_token_file.is_none() => {
+                let problem = "works together with --auth-token-file only; \"codexd token\" makes a token.";
+                Err(self.report.invalid(name, problem.to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 

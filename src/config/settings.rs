@@ -140,8 +140,35 @@ pub struct HttpConfig {
     /// [default: none]
     #[arg(long, env = "BAA_CODEXD_ALLOWED_ORIGINS", value_name = "ORIGIN", allow_hyphen_values = true)]
     pub allowed_origin: Vec<String>,
+    /// Name under which a proxy or a forwarded port may reach codexd, such as codexd.example.org; may be repeated
+    ///
+    /// The Host of a request may be this name, with any port unless one is given here, and so may the Origin, with http
+    /// or https. Only together with --auth-token-file. The environment variable takes a JSON array or words separated
+    /// by spaces.
+    ///
+    /// [default: none]
+    #[arg(long, env = "BAA_CODEXD_ALLOWED_HOSTS", value_name = "NAME")]
+    pub allowed_host: Vec<String>,
+    /// Another user of this machine who may use codexd with the token, by name or number; may be repeated
+    ///
+    /// For proxies and Prometheus, which packages run as users of their own. Only together with --auth-token-file.
+    /// The environment variable takes a JSON array or words separated by spaces.
+    ///
+    /// [default: none; other users are refused where the system reports them]
+    #[arg(long, env = "BAA_CODEXD_ALLOW_UIDS", value_name = "NAME")]
+    pub allow_uid: Vec<String>,
+    /// File with a second token, which reads and streams and changes nothing
+    ///
+    /// "codexd token --auth-token-file PATH" creates it. Only together with --auth-token-file.
+    ///
+    /// [default: none]
+    #[arg(long, env = "BAA_CODEXD_READ_TOKEN_FILE", value_name = "PATH", value_parser = path)]
+    #[serde(serialize_with = "as_text")]
+    pub read_token_file: Option<PathBuf>,
     /// Maximum number of connections, including event streams
-    #[arg(long, env = "BAA_CODEXD_CONNECTION_LIMIT", value_name = "COUNT", default_value = "256",
+    ///
+    /// Fewer are accepted if the limit of open files does not allow so many; the log says how many.
+    #[arg(long, env = "BAA_CODEXD_CONNECTION_LIMIT", value_name = "COUNT", default_value = "1024",
           value_parser = count::<usize>(1..=100_000))]
     pub connection_limit: usize,
     /// Maximum number of WebSockets

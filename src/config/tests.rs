@@ -124,6 +124,9 @@ fn config_reads_flag_of_every_setting() {
         ("event-stream-path", "/b/", json!("/b")),
         ("auth-token-file", "./t2", current("t2")),
         ("allowed-origin", "https://c", json!(["https://c"])),
+        ("allowed-host", "C.example", json!(["c.example"])),
+        ("allow-uid", "33", json!(["33"])),
+        ("read-token-file", "./t3", current("t3")),
         ("connection-limit", "1", json!(1)),
         ("websocket-limit", "0", json!(0)),
         ("body-limit", "1024", json!(1024)),
@@ -153,7 +156,12 @@ fn config_reads_flag_of_every_setting() {
     assert_eq!(covered, existing, "a new setting needs a case here and in tests/it/cli/config.rs");
 
     for (name, value, shown) in cases {
-        let config = Machine::new().flag(name, value).config();
+        let mut machine = Machine::new();
+        // Those that let further clients in need a token.
+        if ["allowed-host", "allow-uid", "read-token-file"].contains(&name) {
+            machine = machine.flag("auth-token-file", "/t");
+        }
+        let config = machine.flag(name, value).config();
         let row = config.report.settings.into_iter().find(|row| row.name == name).unwrap();
         assert_eq!((row.value, row.source), (shown, format!("--{name}")));
     }

@@ -20,8 +20,7 @@ use tower::ServiceExt;
 use super::access_log::{Access, ResponseCounts};
 use super::app_state::{AppState, SharedState, base_url};
 use super::auth::peer::Peer;
-use super::auth::token::TokenFile;
-use super::auth::{self, Admission, Assurance, Credential, RequestGuard};
+use super::auth::{self, Admission, AllowedClients, Assurance, RequestGuard};
 use super::body;
 use super::connections::ConnectionLimiter;
 use super::error::ApiError;
@@ -41,10 +40,11 @@ pub struct App {
 }
 
 impl App {
-    /// Returns the app of `daemon`, for a listener at `address`. With a token file, requests need the token that it
-    /// contains.
-    pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
-        let guard = RequestGuard::new(address, &daemon.config().http.allowed_origin, token);
+    /// Returns the app of `daemon`, for a listener at `address`. With a token file in `clients`, requests need the token
+    /// that it contains.
+    pub fn new(daemon: Daemon, address: SocketAddr, clients: AllowedClients) -> Self {
+        let config = &daemon.config().http;
+        let guard = RequestGuard::new(address, &config.allowed_host, &config.allowed_origin, clients);
         let limiter = ConnectionLimiter::new(daemon.config().http.connection_limit);
         let state = Arc::new(SharedState {
             daemon,
@@ -95,9 +95,11 @@ impl App {
             Ok(Admission::Granted(credential)) => {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(Arc::clone(&access));
-                request.extensions_mut().insert(Credential(credential));
                 request.extensions_mut().insert(Assurance::of(peer, credential));
                 request.extensions_mut().insert(self.mcp.clone());
+                let forwarded = guard.forwarded_address(request.headers());
+                credential.map(|credential| request.extensions_mut().insert(credential));
+                forwarded.map(|address| request.extensions_mut().insert(address));
                 self.route(request).await
             }
             Ok(Admission::Preflight) => auth::preflight_response(&head.headers),

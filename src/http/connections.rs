@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// How often [`ConnectionLimiter::acquire`] tries, and its pause between two attempts: 0.5 s together.
 const ATTEMPTS: u32 = 20;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(25);
+/// How often the log reports that connections were rejected or closed.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The permits of all connections.
 ///
@@ -31,6 +33,9 @@ pub(super) struct ConnectionLimiter {
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     last_position: AtomicU64,
     rejected: AtomicU64,
+    evicted: AtomicU64,
+    /// When the log last reported connections that were rejected or closed, and how many there were until then.
+    reported: Mutex<Option<(Instant, u64)>>,
 }
 
 /// A connection that waits for its client; its key in the list is its position in the order of waiting.
@@ -59,8 +64,15 @@ impl ConnectionLimiter {
     /// Returns a limiter of `limit` connections.
     pub(super) fn new(limit: usize) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(limit));
-        let (waiting, last_position, rejected) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { limit, permits, waiting, last_position, rejected })
+        Arc::new(Self {
+            limit,
+            permits,
+            waiting: Mutex::default(),
+            last_position: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            reported: Mutex::default(),
+        })
     }
 
     /// Acquires a slot, evicting a waiting connection if needed; `None` if every connection stays busy for 0.5 s.
@@ -83,6 +95,7 @@ impl ConnectionLimiter {
             }
         }
         self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.report();
         None
     }
 
@@ -95,6 +108,9 @@ impl ConnectionLimiter {
             return false;
         }
         first.remove().eviction.cancel();
+        drop(waiting);
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        self.report();
         true
     }
 
@@ -111,6 +127,31 @@ impl ConnectionLimiter {
     /// The number of connections that were rejected because no slot was free.
     pub(super) fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// The number of connections that waited for their client and were closed for a new one.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Logs that connections were rejected or closed, at most once per [`REPORT_INTERVAL`].
+    fn report(&self) {
+        let (rejected, evicted) = (self.rejected(), self.evicted());
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match *reported {
+            Some((at, _)) if at.elapsed() < REPORT_INTERVAL => return,
+            Some((_, before)) => before,
+            None => 0,
+        };
+        *reported = Some((Instant::now(), rejected + evicted));
+        tracing::warn!(
+            limit = self.limit,
+            rejected,
+            evicted,
+            since_last_report = rejected + evicted - before,
+            "all connections are in use: new ones are rejected, or replace those that wait for their client; \
+             --connection-limit sets how many there may be"
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Waiting>> {
@@ -176,6 +217,7 @@ mod tests {
         slots[1].mark_waiting();
         assert!(!limiter.evict_longest_waiting(Duration::from_secs(60)), "they have not waited long enough");
         assert!(limiter.evict_longest_waiting(Duration::ZERO));
+        assert_eq!((limiter.evicted(), limiter.rejected()), (1, 0));
         assert!(slots[1].eviction.is_cancelled() && !slots[0].eviction.is_cancelled());
         slots[0].mark_busy();
         assert!(!limiter.evict_longest_waiting(Duration::ZERO), "all others are busy");

@@ -127,6 +127,11 @@ impl ApiError {
         Self::new(UNAUTHORIZED, message)
     }
 
+    /// The token of the client only reads.
+    pub(super) fn only_reads() -> Self {
+        Self::forbidden("This token only reads; what changes something needs the token of --auth-token-file.")
+    }
+
     /// The client or page may not use codexd.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(FORBIDDEN, message)
@@ -182,6 +187,7 @@ impl ApiError {
     }
 
     /// The HTTP status.
+    #[cfg(test)]
     pub(super) fn status(&self) -> u16 {
         self.0.kind.status.as_u16()
     }

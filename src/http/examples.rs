@@ -21,14 +21,11 @@ pub(super) const CREATE_SESSION: &[Example] = &[
 ];
 
 /// `PATCH /v1/codexd/sessions/{session_id}`.
-pub(super) const UPDATE_SESSION: &[Example] = &[
-    example(
-        "title",
-        "Rename the thread, and set a label.",
-        r#"{"title": "New name", "metadata": {"task": "43"}}"#,
-    ),
-    example("archive", "Archive the thread.", r#"{"archived": true}"#),
-];
+pub(super) const UPDATE_SESSION: &[Example] = &[example(
+    "labels",
+    "Set a label, and remove another.",
+    r#"{"metadata": {"task": "43", "draft": null}}"#,
+)];
 
 /// `POST /v1/codexd/turn`.
 pub(super) const SUBMIT_TURN: &[Example] = &[
@@ -59,9 +56,9 @@ pub(super) const RESTART_APP_SERVER: &[Example] =
 
 /// `POST /v1/codexd/app-server/call`.
 pub(super) const CALL_APP_SERVER: &[Example] = &[example(
-    "rename",
-    "Name the thread of a session.",
-    r#"{"method": "thread/name/set", "sessionId": "SESSION_ID", "params": {"name": "New name"}}"#,
+    "thread",
+    "Read the thread of a session.",
+    r#"{"method": "thread/read", "sessionId": "SESSION_ID", "params": {"includeTurns": false}}"#,
 )];
 
 /// `POST /v1/codexd/requests/{request_id}`.

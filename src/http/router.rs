@@ -14,6 +14,7 @@ use axum::routing::{delete, get, patch, post};
 use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
+use super::auth::ForwardedAddress;
 use super::bodies::{
     AnswerRequest, CallAppServer, CreateSession, InterruptTurn, RestartAppServer, ResumeQueue, SubmitTurn,
     UpdateSession,
@@ -44,13 +45,13 @@ pub(super) fn router(state: &AppState) -> Router {
 }
 
 /// Handles `GET /describe`.
-async fn describe(State(state): State<AppState>) -> Response {
-    response::json(StatusCode::OK, &description(&state))
+async fn describe(State(state): State<AppState>, address: health::Address) -> Response {
+    response::json(StatusCode::OK, &description(&state, address.as_deref()))
 }
 
 // Separate from the handler: the compiler rejects an async handler that names the table that contains it.
-fn description(state: &SharedState) -> describe::Description {
-    describe::describe(state, ROUTES)
+fn description(state: &SharedState, address: Option<&ForwardedAddress>) -> describe::Description {
+    describe::describe(state, ROUTES, address)
 }
 
 /// Handles `GET /openapi.json`.

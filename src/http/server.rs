@@ -197,7 +197,6 @@ fn is_event_stream(response: &axum::response::Response) -> bool {
 async fn reject(mut stream: TcpStream) {
     let error = ApiError::overloaded("All connection slots of codexd are in use; try again soon.");
     let bytes = error.to_raw_response();
-    tracing::info!(status = error.status(), "rejected a connection; all slots are in use");
     let sending = async {
         // A client that gets a response before it has sent a request treats the connection as broken.
         let mut discarded = [0; 1024];

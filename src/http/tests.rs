@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{App, Peer};
+use super::{AllowedClients, App, Peer};
 use crate::config::{Config, Environment, Settings};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::journal::{Line, Next};
@@ -58,7 +58,7 @@ impl TestApp {
         let is_failure = |line: &Line| line.event_type() == b"child.spawn.failed";
         while !matches!(events.next().await.unwrap(), Next::Lines(lines) if lines.iter().any(is_failure)) {}
         assert!(!daemon.settled().await.ready);
-        let app = App::new(daemon.clone(), HOST.parse().unwrap(), None);
+        let app = App::new(daemon.clone(), HOST.parse().unwrap(), AllowedClients::default());
         Self { app, daemon, _directory: directory }
     }
 

@@ -25,7 +25,11 @@ pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     }
     // In the path of a program only specifiers are expanded, so a dollar sign is not doubled (measured on 252).
     let program = quote(spec.program);
-    let files = MIN_OPEN_FILES.max(spec.connections.saturating_add(RESERVED_FILES));
+    // The default of --connection-limit is no reason to raise it: codexd then accepts a few connections less.
+    let files = match spec.connections {
+        0..=MIN_OPEN_FILES => MIN_OPEN_FILES,
+        more => more.saturating_add(RESERVED_FILES),
+    };
     let user_variables = [("HOME", spec.home), ("PATH", spec.search_path.as_str())];
     let codex_home = spec.codex_home.map(|directory| (CODEX_HOME, directory));
     let settings = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));

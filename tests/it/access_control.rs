@@ -7,6 +7,7 @@ mod browser;
 mod connection_limits;
 #[cfg(target_os = "linux")]
 mod descriptor_limit;
+mod forwarded;
 mod host_header;
 mod origin_header;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
 //! The HTTP routes with valid and invalid requests. `support::http` checks what applies to every response.
 
 mod bodies;
+mod examples;
 mod routes;
 mod sessions;

@@ -2,6 +2,7 @@
 
 mod counts;
 mod format;
+mod rules;
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit};
 use serde_json::Value;
 
-use super::super::start::{desired_files, max_connections_for};
+use super::super::start::{FEW_CONNECTIONS, desired_files, max_connections_for};
 use super::check::Check;
 use crate::config::Config;
 
@@ -178,7 +178,8 @@ fn newest_event(log: &Path) -> io::Result<Option<Timestamp>> {
 fn open_files(limits: &Rlimit, connections: usize) -> Check {
     let files = desired_files(limits);
     let possible = max_connections_for(files);
-    if possible < connections {
+    // The default of --connection-limit is a maximum that many machines do not allow.
+    if possible < connections.min(FEW_CONNECTIONS) {
         return Check::warn(
             "open-files",
             format!("The limit of {files} open files allows {possible} connections, not {connections}."),
@@ -187,7 +188,7 @@ fn open_files(limits: &Rlimit, connections: usize) -> Check {
     }
     Check::ok(
         "open-files",
-        format!("The limit of {files} open files is enough for {connections} connections."),
+        format!("The limit of {files} open files is enough for {} connections.", possible.min(connections)),
     )
 }
 

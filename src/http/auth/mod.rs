@@ -40,10 +40,27 @@ const CORS_MAX_AGE_SECONDS: &str = "600";
 pub(super) struct RequestGuard {
     /// The accepted values of `Host`.
     hosts: Vec<String>,
+    /// Further names, with or without a port, under which proxies reach us; see `--allowed-host`.
+    forwarded_hosts: Vec<String>,
     /// The origins that are allowed beside our own.
     origins: Vec<String>,
-    token: Option<TokenFile>,
+    clients: AllowedClients,
 }
+
+/// Who may use the daemon beside the programs of its user.
+#[derive(Debug, Default)]
+pub struct AllowedClients {
+    /// The token that requests need.
+    pub token: Option<TokenFile>,
+    /// A token that only reads.
+    pub read_token: Option<TokenFile>,
+    /// Further users of this machine.
+    pub uids: Vec<u32>,
+}
+
+/// The paths that a token which only reads does not open: they show what belongs to the person, not to the sessions of
+/// codexd.
+const PERSONAL_PATHS: [&str; 2] = ["/v1/codexd/account", "/v1/codexd/threads"];
 
 /// The result of the checks that need no token file.
 #[derive(Debug)]
@@ -58,16 +75,34 @@ enum HeadCheck {
 /// Why a request is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// With the token of this digest, if one is needed.
-    Granted(Option<Digest>),
+    /// With this token, if one is needed.
+    Granted(Option<Credential>),
     /// A preflight: a browser checks whether its page may send a request (Fetch standard, section 4.8).
     Preflight,
 }
 
-/// The digest of the token that admitted a request; an extension of the request. Long responses use it to check that the
-/// token is still valid.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Credential(pub(super) Option<Digest>);
+/// The token that admitted a request; an extension of the request. Long responses use it to check that the token is still
+/// valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Credential {
+    digest: Digest,
+    /// Whether it is the token that only reads.
+    pub(super) only_reads: bool,
+}
+
+/// The address under which the client reaches codexd through a proxy; an extension of its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ForwardedAddress {
+    host: String,
+    is_tls: bool,
+}
+
+impl ForwardedAddress {
+    /// The URL with this scheme, whose secure form ends with an `s`, such as `wss://codexd.example.org`.
+    pub(super) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}{}://{}", if self.is_tls { "s" } else { "" }, self.host)
+    }
+}
 
 /// Whether it is certain that a request comes from the user of codexd or from root; an extension of the request.
 #[derive(Debug, Clone, Copy)]
@@ -77,26 +112,37 @@ pub(super) struct Assurance {
 
 impl Assurance {
     /// The system reports the user of the connection, or the request has the token.
-    pub(super) fn of(peer: &Peer, credential: Option<Digest>) -> Self {
+    pub(super) fn of(peer: &Peer, credential: Option<Credential>) -> Self {
         Self { is_user: *peer == Peer::Trusted || credential.is_some() }
     }
 }
 
 impl RequestGuard {
     /// Returns the guard of a daemon that listens at `address`.
-    pub(super) fn new(address: SocketAddr, origins: &[String], token: Option<TokenFile>) -> Self {
+    pub(super) fn new(
+        address: SocketAddr,
+        forwarded_hosts: &[String],
+        origins: &[String],
+        clients: AllowedClients,
+    ) -> Self {
         let port = address.port();
         let names = ["127.0.0.1", "localhost", "[::1]"];
         let mut hosts: Vec<_> = names.iter().map(|name| format!("{name}:{port}")).collect();
         if port == 80 {
             hosts.extend(names.map(str::to_owned));
         }
-        Self { hosts, origins: origins.to_owned(), token }
+        let (forwarded_hosts, origins) = (forwarded_hosts.to_owned(), origins.to_owned());
+        Self { hosts, forwarded_hosts, origins, clients }
     }
 
     /// The error for a peer that may not use codexd at all.
     fn peer_rejection(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
+            Peer::User { uid, .. } if self.clients.uids.contains(uid) => None,
+            Peer::User { uid, own_uid } => Some(ApiError::forbidden(format!(
+                "This connection is refused: it belongs to user {uid}, and codexd serves user {own_uid} and root only; \
+                 --allow-uid lets another user in, with a token."
+            ))),
             Peer::Foreign(reason) => {
                 Some(ApiError::forbidden(format!("This connection is refused: {reason}.")))
             }
@@ -105,7 +151,7 @@ impl RequestGuard {
             )),
             // On a system that cannot report the user of a connection, the token decides. Linux can; there an unknown
             // user needs the token.
-            Peer::Unknown(reason) if cfg!(target_os = "linux") && self.token.is_none() => {
+            Peer::Unknown(reason) if cfg!(target_os = "linux") && self.clients.token.is_none() => {
                 Some(ApiError::forbidden(format!(
                     "codexd cannot determine the user of this connection ({reason}); start it with --auth-token-file."
                 )))
@@ -116,17 +162,22 @@ impl RequestGuard {
 
     /// Checks the head of a request.
     pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
-        match (self.check_head(peer, request)?, &self.token) {
+        match (self.check_head(peer, request)?, &self.clients.token) {
             (HeadCheck::Preflight, _) => Ok(Admission::Preflight),
             (HeadCheck::Open, _) => Ok(Admission::Granted(None)),
-            (HeadCheck::Token(Some(digest)), Some(file)) => match file.matches(&digest).await {
-                Ok(true) => Ok(Admission::Granted(Some(digest))),
-                Ok(false) => Err(ApiError::unauthorized()),
-                Err(unanswered) => Err(ApiError::storage_unavailable(format!(
-                    "The token file {unanswered}, so requests that need the token are refused; check the file system that \
-                     holds it."
-                ))),
-            },
+            (HeadCheck::Token(Some(digest)), Some(file)) => {
+                let granted = |only_reads| Ok(Admission::Granted(Some(Credential { digest, only_reads })));
+                if matches(file, &digest).await? {
+                    return granted(false);
+                }
+                match &self.clients.read_token {
+                    Some(file) if matches(file, &digest).await? => {
+                        check_reads(request)?;
+                        granted(true)
+                    }
+                    _ => Err(ApiError::unauthorized()),
+                }
+            }
             (HeadCheck::Token(_), _) => Err(ApiError::unauthorized()),
         }
     }
@@ -144,7 +195,7 @@ impl RequestGuard {
         if is_listed && is_preflight(request) {
             return Ok(HeadCheck::Preflight);
         }
-        if self.token.is_none() || TOKEN_FREE_PATHS.contains(&request.uri.path()) {
+        if self.clients.token.is_none() || TOKEN_FREE_PATHS.contains(&request.uri.path()) {
             return Ok(HeadCheck::Open);
         }
         let is_upgrade = upgrade::is_requested(&request.headers);
@@ -152,12 +203,35 @@ impl RequestGuard {
     }
 
     /// Whether the token that admitted a request is still valid; `false` when the token file does not answer.
-    pub(super) async fn is_token_still_valid(&self, digest: Option<&Digest>) -> bool {
-        match (&self.token, digest) {
-            (Some(file), Some(digest)) => file.matches(digest).await.unwrap_or(false),
-            (Some(_), None) => false,
-            (None, _) => true,
+    pub(super) async fn is_token_still_valid(&self, credential: Option<&Credential>) -> bool {
+        let Some(file) = &self.clients.token else { return true };
+        match (credential, &self.clients.read_token) {
+            (Some(Credential { digest, only_reads: false }), _) => {
+                file.matches(digest).await.unwrap_or(false)
+            }
+            (Some(Credential { digest, only_reads: true }), Some(file)) => {
+                file.matches(digest).await.unwrap_or(false)
+            }
+            _ => false,
         }
+    }
+
+    /// The address that the client uses, if it is one of `--allowed-host`; such a proxy is trusted to say whether it has TLS.
+    pub(super) fn forwarded_address(&self, headers: &HeaderMap) -> Option<ForwardedAddress> {
+        let host = headers.get(header::HOST)?.to_str().ok().filter(|host| self.is_forwarded(host))?;
+        let is_tls = headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
+        Some(ForwardedAddress { host: host.to_ascii_lowercase(), is_tls })
+    }
+
+    /// Whether a host, with or without a port, is one of `--allowed-host`; one without a port allows every port.
+    fn is_forwarded(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.parse::<u16>().is_ok() => name,
+            _ => host,
+        };
+        self.forwarded_hosts
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
     /// The result of [`RequestGuard::check_head`]; a request that needs a token is an error.
@@ -185,11 +259,13 @@ impl RequestGuard {
         };
         let foreign = || {
             ApiError::forbidden(format!(
-                "The Host of this request is wrong; it must be {}.",
+                "The Host of this request is wrong; it must be {}, or a name that --allowed-host allows.",
                 self.hosts.join(" or ")
             ))
         };
-        let is_ours = |host: &str| self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host));
+        let is_ours = |host: &str| {
+            self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host)) || self.is_forwarded(host)
+        };
         // Parsers disagree whether an absolute URI or `Host` takes precedence, so both must be ours.
         let is_our_uri = uri.authority().is_none_or(|authority| is_ours(authority.as_str()))
             && uri.scheme_str().is_none_or(|scheme| scheme == "http");
@@ -207,7 +283,10 @@ impl RequestGuard {
             if self.is_listed(origin) {
                 return Ok(true);
             }
-            if origin.as_bytes() == format!("http://{}", host.to_ascii_lowercase()).as_bytes() {
+            let host = host.to_ascii_lowercase();
+            let is_own = |scheme: &str| origin.as_bytes() == format!("{scheme}://{host}").as_bytes();
+            // TLS ends at the proxy.
+            if is_own("http") || (self.is_forwarded(&host) && is_own("https")) {
                 return Ok(false);
             }
         }
@@ -225,6 +304,30 @@ impl RequestGuard {
         let mut origins = headers.get_all(header::ORIGIN).into_iter();
         let origin = origins.next().filter(|origin| self.is_listed(origin))?;
         origins.next().is_none().then(|| origin.clone())
+    }
+}
+
+/// Whether the file holds the token; an error when it cannot be read in time.
+async fn matches(file: &TokenFile, digest: &Digest) -> Result<bool, ApiError> {
+    file.matches(digest).await.map_err(|unanswered| {
+        ApiError::storage_unavailable(format!(
+            "The token file {unanswered}, so requests that need the token are refused; check the file system that holds \
+             it."
+        ))
+    })
+}
+
+/// Checks a request with the token that only reads. `GET` and `HEAD` change nothing.
+fn check_reads(request: &Parts) -> Result<(), ApiError> {
+    if ![Method::GET, Method::HEAD].contains(&request.method) {
+        return Err(ApiError::only_reads());
+    }
+    match PERSONAL_PATHS.contains(&request.uri.path()) {
+        true => Err(ApiError::forbidden(
+            "This token only reads the sessions of codexd, not what else Codex has of its user; use the token of \
+             --auth-token-file.",
+        )),
+        false => Ok(()),
     }
 }
 
@@ -282,94 +385,4 @@ pub(super) fn add_cors_headers(origin: HeaderValue, headers: &mut HeaderMap) {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::Request;
-
-    use super::*;
-
-    fn guard() -> RequestGuard {
-        let origins = ["https://page.example".to_owned()];
-        RequestGuard::new(SocketAddr::from(([127, 0, 0, 1], 4319)), &origins, None)
-    }
-
-    fn check(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Result<Admission, u16> {
-        let mut request = Request::builder().method(method).uri(target);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        guard().check_without_token_file(&Peer::Trusted, &parts).map_err(|error| error.status())
-    }
-
-    #[test]
-    fn guard_rejects_foreign_hosts() {
-        let host = |host| check("GET", "/", &[("host", host)]);
-        for ours in ["127.0.0.1:4319", "localhost:4319", "LocalHost:4319", "[::1]:4319"] {
-            assert_eq!(host(ours), Ok(Admission::Granted(None)), "{ours}");
-        }
-        for foreign in [
-            "evil.example",
-            "evil.example:4319",
-            "127.0.0.1",
-            "127.0.0.1:80",
-            "localhost.:4319",
-            "a@localhost:4319",
-        ] {
-            assert_eq!(host(foreign), Err(403), "{foreign}");
-        }
-        assert_eq!(host(""), Err(400));
-        assert_eq!(check("GET", "/", &[]), Err(400));
-        let ours = ("host", "localhost:4319");
-        assert_eq!(check("GET", "/", &[ours, ours]), Err(400));
-        assert_eq!(check("GET", "http://127.0.0.1:4319/", &[ours]), Ok(Admission::Granted(None)));
-        for target in ["http://evil.example/", "https://127.0.0.1:4319/", "http://a@127.0.0.1:4319/"] {
-            assert_eq!(check("GET", target, &[ours]), Err(403), "{target}");
-        }
-    }
-
-    #[test]
-    fn guard_rejects_foreign_origins() {
-        let ours = ("host", "127.0.0.1:4319");
-        let origin = |origin| check("POST", "/", &[ours, ("origin", origin)]);
-        for good in ["http://127.0.0.1:4319", "https://page.example"] {
-            assert_eq!(origin(good), Ok(Admission::Granted(None)), "{good}");
-        }
-        for bad in [
-            "null",
-            "",
-            "http://localhost:4319",
-            "https://127.0.0.1:4319",
-            "https://page.example.",
-            "https://page.example/",
-        ] {
-            assert_eq!(origin(bad), Err(403), "{bad}");
-        }
-        let listed = ("origin", "https://page.example");
-        assert_eq!(check("GET", "/", &[ours, listed, listed]), Err(403));
-        let site = |site| check("GET", "/", &[ours, ("sec-fetch-site", site)]);
-        assert_eq!(
-            (site("none"), site("same-origin")),
-            (Ok(Admission::Granted(None)), Ok(Admission::Granted(None)))
-        );
-        for bad in ["cross-site", "same-site", "", "None", "none, none"] {
-            assert_eq!(site(bad), Err(403), "{bad}");
-        }
-        assert_eq!(
-            check("GET", "/", &[ours, listed, ("sec-fetch-site", "cross-site")]),
-            Ok(Admission::Granted(None))
-        );
-        let preflight = ("access-control-request-method", "POST");
-        assert_eq!(check("OPTIONS", "/", &[ours, listed, preflight]), Ok(Admission::Preflight));
-        assert_eq!(check("OPTIONS", "/", &[ours, preflight]), Ok(Admission::Granted(None)));
-    }
-
-    #[test]
-    fn guard_rejects_untrusted_peers() {
-        let (parts, ()) = Request::get("/").header("host", "127.0.0.1:4319").body(()).unwrap().into_parts();
-        let check = |peer| guard().check_without_token_file(&peer, &parts).map_err(|error| error.status());
-        assert_eq!(check(Peer::Trusted), Ok(Admission::Granted(None)));
-        assert_eq!(check(Peer::Foreign("it is not".to_owned())), Err(403));
-        let unknown = check(Peer::Unknown("no".to_owned()));
-        assert_eq!(unknown.is_err(), cfg!(target_os = "linux"));
-    }
-}
+mod tests;

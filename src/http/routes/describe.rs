@@ -1,10 +1,18 @@
 //! `GET /describe`: a description of the API for programs that discover it. Stateless; called by `router`.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::http::app_state::SharedState;
-use crate::http::route::Route;
+use crate::http::auth::ForwardedAddress;
+use crate::http::parse::has_type;
+use crate::http::route::{EVENT_STREAM, Example, Route};
+
+/// What a decision looks like; the key stands beside those of the routes in `examples`.
+const DECISION: &str = "Send back one of the entries of decisions of the request, unchanged: a string that matches \
+    ^(accept|acceptForSession|decline|cancel)$, or an object of the list as it is. item/tool/requestUserInput is answered \
+    by result instead, with the IDs of params.questions.";
 
 /// The API, in the shape of the contract; it must not contain the names of the retired batch modes.
 #[derive(Serialize, JsonSchema)]
@@ -16,7 +24,7 @@ pub(crate) struct Description {
     description: &'static str,
     version: &'static str,
     mode: Mode,
-    /// The address that the daemon really listens at.
+    /// The address that the daemon really listens at, or that of the proxy under which it was reached.
     base_url: String,
     event_stream: EventStream,
     /// The path of the OpenAPI document.
@@ -25,6 +33,8 @@ pub(crate) struct Description {
     routes: Vec<RouteView>,
     /// The routes that codexd adds.
     extensions: Vec<RouteView>,
+    /// By method and path: bodies, and the names of all fields and query parameters; and what a decision looks like.
+    examples: Map<String, Value>,
     capabilities: Capabilities,
     notes: Vec<&'static str>,
 }
@@ -54,6 +64,9 @@ struct RouteView {
     description: &'static str,
     method: &'static str,
     path: String,
+    /// The names of the query parameters; absent if there are none, and in the formal routes, for which `examples` has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    query: Vec<String>,
 }
 
 /// What codexd supports.
@@ -87,15 +100,62 @@ fn views(routes: &[Route], is_formal: bool, event_stream_path: &str) -> Vec<Rout
         .map(|route| RouteView {
             description: route.description,
             method: route.method,
-            path: route.path(event_stream_path).replace('{', ":").replace('}', ""),
+            path: path(route, event_stream_path),
+            query: if is_formal { Vec::new() } else { query_names(route) },
         })
         .collect()
 }
 
+/// The path with its parameters as `:name`.
+fn path(route: &Route, event_stream_path: &str) -> String {
+    route.path(event_stream_path).replace('{', ":").replace('}', "")
+}
+
+fn query_names(route: &Route) -> Vec<String> {
+    let schema = route.query.map(|schema| schema());
+    let name = |(name, schema): (&String, &Value)| match has_type(schema, "object") {
+        true => format!("{name}.KEY"),
+        false => name.clone(),
+    };
+    properties(schema.as_ref()).map(name).collect()
+}
+
+fn properties(schema: Option<&Schema>) -> impl Iterator<Item = (&String, &Value)> {
+    schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object).into_iter().flatten()
+}
+
+/// What a client needs to send to each route with a body, and to each formal one with a query.
+fn examples(routes: &[Route], event_stream_path: &str) -> Map<String, Value> {
+    let mut examples = Map::new();
+    for route in routes.iter().filter(|route| route.body.is_some() || route.is_formal) {
+        let mut example = json!({});
+        if let Some(schema) = route.body {
+            example["bodies"] = route.examples.iter().map(Example::body).collect();
+            let schema = schema();
+            let names: Vec<_> = properties(Some(&schema)).map(|(name, _)| name.as_str()).collect();
+            example["fields"] = names.join(", ").into();
+        }
+        let query = query_names(route);
+        if !query.is_empty() {
+            example["query"] = query.join(", ").into();
+        }
+        if example != json!({}) {
+            examples.insert(format!("{} {}", route.method, path(route, event_stream_path)), example);
+        }
+    }
+    examples.insert("decision".to_owned(), DECISION.into());
+    examples
+}
+
 /// All other routes: the two other transports of the event stream first.
 fn extensions(routes: &[Route], event_stream_path: &str) -> Vec<RouteView> {
-    let transport =
-        |description| RouteView { description, method: "GET", path: event_stream_path.to_owned() };
+    let stream = routes.iter().find(|route| route.path == EVENT_STREAM);
+    let transport = |description| RouteView {
+        description,
+        method: "GET",
+        path: event_stream_path.to_owned(),
+        query: stream.map(query_names).unwrap_or_default(),
+    };
     let mut extensions = vec![
         transport("Page of the event log after a cursor, as JSON."),
         transport("Event stream as server-sent events, for requests that accept text/event-stream."),
@@ -105,7 +165,11 @@ fn extensions(routes: &[Route], event_stream_path: &str) -> Vec<RouteView> {
 }
 
 /// Describes the API of these routes.
-pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
+pub(crate) fn describe(
+    state: &SharedState,
+    routes: &[Route],
+    address: Option<&ForwardedAddress>,
+) -> Description {
     let config = state.daemon.config();
     let event_stream_path = &config.service.event_stream_path;
     let mut notes = vec![
@@ -156,15 +220,16 @@ pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
             transport: "codex app-server",
             conductor_role: "proxy",
         },
-        base_url: state.base_url.clone(),
+        base_url: address.map_or_else(|| state.base_url.clone(), |address| address.url("http")),
         event_stream: EventStream {
             path: event_stream_path.clone(),
             transport: "websocket",
-            url: state.event_stream_url(),
+            url: state.service_at(address).event_stream_url.unwrap_or_default(),
         },
         openapi: "/openapi.json",
         routes: views(routes, true, event_stream_path),
         extensions: extensions(routes, event_stream_path),
+        examples: examples(routes, event_stream_path),
         capabilities: Capabilities {
             health_probe: true,
             session_create: true,

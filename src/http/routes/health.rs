@@ -1,5 +1,6 @@
 //! `GET /healthz` and `GET /v1/codexd/status`. Stateless.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -7,8 +8,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::app_state::AppState;
+use crate::http::auth::ForwardedAddress;
 use crate::http::response;
-use crate::http::routes::service::ServiceView;
+use crate::http::routes::service::{ServiceView, StatusView};
+
+/// The address that the client uses, if it uses one of `--allowed-host`.
+pub(crate) type Address = Option<Extension<ForwardedAddress>>;
 
 /// The health of the daemon.
 #[derive(Serialize, JsonSchema)]
@@ -21,11 +26,13 @@ pub(crate) struct Health {
 }
 
 /// 200 while the daemon runs; `service` reports whether turns can be accepted.
-pub(crate) async fn healthz(State(state): State<AppState>) -> Response {
-    response::json(StatusCode::OK, &Health { ok: true, service: state.service(), status: "ok" })
+pub(crate) async fn healthz(State(state): State<AppState>, address: Address) -> Response {
+    let service = state.service_at(address.as_deref());
+    response::json(StatusCode::OK, &Health { ok: true, service, status: "ok" })
 }
 
 /// A snapshot of the complete state.
-pub(crate) async fn status(State(state): State<AppState>) -> Response {
-    response::data(StatusCode::OK, state.status())
+pub(crate) async fn status(State(state): State<AppState>, address: Address) -> Response {
+    let service = state.service_at(address.as_deref());
+    response::data(StatusCode::OK, StatusView { service, ..state.status() })
 }

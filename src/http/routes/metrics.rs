@@ -50,6 +50,7 @@ struct Scrape {
     connections: u64,
     connection_limit: u64,
     rejected: u64,
+    evicted: u64,
     /// By transport of the event stream.
     subscribers: [(&'static str, u64); 2],
     max_lag: u64,
@@ -66,6 +67,7 @@ impl Scrape {
             connections: state.limiter.len() as u64,
             connection_limit: state.limiter.limit() as u64,
             rejected: state.limiter.rejected(),
+            evicted: state.limiter.evicted(),
             subscribers: subscribers.map(|(name, transport)| (name, state.subscribers.count(transport))),
             max_lag: state.subscribers.max_lag(daemon.latest_event),
             daemon,
@@ -227,6 +229,11 @@ impl Scrape {
             "codexd_connections_turned_away_total",
             "Connections rejected at the limit.",
             self.rejected,
+        )?;
+        metrics.counter(
+            "codexd_connections_evicted_total",
+            "Waiting connections closed for new ones at the limit.",
+            self.evicted,
         )
     }
 }
@@ -342,6 +349,7 @@ mod tests {
             connections: 4,
             connection_limit: 256,
             rejected: 0,
+            evicted: 0,
             subscribers: [("websocket", 1), ("sse", 0)],
             max_lag: 9,
         }

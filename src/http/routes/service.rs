@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::daemon::{CodexHealth, SnapshotView};
 use crate::http::app_state::SharedState;
+use crate::http::auth::ForwardedAddress;
 
 /// The listener, and whether turns can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -45,6 +46,15 @@ impl SharedState {
     /// The maximum size of a request body, in bytes.
     pub(crate) fn body_limit(&self) -> usize {
         self.daemon.config().http.body_limit
+    }
+
+    /// The current state of the listener, for a client that reaches it at this address.
+    pub(crate) fn service_at(&self, address: Option<&ForwardedAddress>) -> ServiceView {
+        let mut service = self.service();
+        if let (Some(url), Some(address)) = (&mut service.event_stream_url, address) {
+            *url = format!("{}{}", address.url("ws"), service.event_stream_path);
+        }
+        service
     }
 
     /// The current state of the listener.

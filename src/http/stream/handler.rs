@@ -21,7 +21,7 @@ pub(crate) async fn events(State(state): State<AppState>, request: Request) -> R
         return Err(DaemonError::ShuttingDown.into());
     }
     let query = StreamQuery::parse(request.uri().query().unwrap_or_default());
-    let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
+    let credential = request.extensions().get::<Credential>().copied();
     if upgrade::is_requested(request.headers()) {
         // A browser hides the status of a failed handshake from its page, so an invalid query is reported over the
         // stream.

@@ -17,7 +17,7 @@ use super::filter::Filter;
 use super::gap::{gap_notice, lost_notice};
 use super::query::StreamQuery;
 use crate::http::app_state::AppState;
-use crate::http::auth::token::Digest;
+use crate::http::auth::Credential;
 use crate::http::error::ApiError;
 use crate::http::stream::subscribers::Transport;
 use crate::journal::{Bounds, CursorExpired, Line};
@@ -36,7 +36,7 @@ pub(super) fn respond(
     state: AppState,
     query: StreamQuery,
     headers: &HeaderMap,
-    credential: Option<Digest>,
+    credential: Option<Credential>,
 ) -> Result<Response, ApiError> {
     let bounds = state.daemon.bounds();
     let filter = Filter::for_query(&state, &query)?;
@@ -83,7 +83,7 @@ struct SseBody {
     feed: Feed,
     bounds: Bounds,
     keep_alive: Interval,
-    credential: Option<Digest>,
+    credential: Option<Credential>,
 }
 
 enum Chunk {

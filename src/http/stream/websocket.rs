@@ -31,7 +31,7 @@ use super::gap::{gap_notice, lost_notice};
 use super::query::StreamQuery;
 use crate::http::access_log::Access;
 use crate::http::app_state::{AppState, SharedState};
-use crate::http::auth::token::Digest;
+use crate::http::auth::Credential;
 use crate::http::error::ApiError;
 use crate::http::routes::requests;
 use crate::http::stream::subscribers::Transport;
@@ -66,7 +66,7 @@ pub(super) async fn serve(
     slot: WebSocketSlot,
     upgrade: OnUpgrade,
     query: Result<StreamQuery, String>,
-    credential: Option<Digest>,
+    credential: Option<Credential>,
     access: Option<Arc<Access>>,
 ) {
     // The handshake fails if the client has closed the connection.
@@ -94,7 +94,7 @@ pub(super) async fn serve(
 struct Client<'a> {
     state: &'a SharedState,
     socket: Socket,
-    credential: Option<Digest>,
+    credential: Option<Credential>,
     access: Option<Arc<Access>>,
 }
 
@@ -188,7 +188,7 @@ impl Client<'_> {
                             if !self.is_token_still_valid().await {
                                 return Ok(token_changed());
                             }
-                            let reply = reply(self.state, message).await;
+                            let reply = reply(self.state, self.credential, message).await;
                             self.send(reply).await?;
                         }
                         Ok(None) => {}
@@ -367,14 +367,17 @@ fn is_echo_enabled(_state: &SharedState) -> bool {
 }
 
 /// The reply to a client message.
-async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
+async fn reply(state: &SharedState, credential: Option<Credential>, message: Map<String, Value>) -> Message {
     match message.get("type").and_then(Value::as_str).map(str::trim) {
         Some("ping") => frame(&json!({ "type": "pong" })),
         Some("status") => {
             let status = state.status();
             frame(&json!({ "type": "status", "service": status.service, "snapshot": status.snapshot }))
         }
-        Some("respond") => respond(state, message).await,
+        Some("respond") => {
+            let only_reads = credential.is_some_and(|credential| credential.only_reads);
+            respond(state, only_reads, message).await
+        }
         other => {
             let name = other.filter(|name| !name.is_empty()).unwrap_or("unknown");
             let message = format!("Unsupported websocket message type: {name}.");
@@ -384,9 +387,10 @@ async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
 }
 
 /// Answers a request of the app-server, like `POST /v1/codexd/requests/:request_id`.
-async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
+async fn respond(state: &SharedState, only_reads: bool, message: Map<String, Value>) -> Message {
     let request_id = RequestId::new(message.get("requestId").and_then(Value::as_str).unwrap_or_default());
     let resolved = match requests::parse_message(message) {
+        Ok(_) if only_reads => Err(ApiError::only_reads()),
         Ok(answer) => state.daemon.requests.answer(&request_id, answer).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };

@@ -75,7 +75,8 @@ async fn describe_lists_eight_formal_routes_in_order() {
         ]
     );
     for extension in extensions {
-        assert_eq!(keys(extension), keys(&document["routes"][0]), "another shape");
+        let keys: Vec<_> = keys(extension).into_iter().filter(|key| *key != "query").collect();
+        assert_eq!(keys, ["description", "method", "path"], "another shape");
     }
     for capability in ["event_replay", "event_pages", "server_sent_events", "websocket_events"] {
         assert_eq!(document["capabilities"][capability], true, "{capability}");

@@ -58,8 +58,8 @@ impl LivePage {
 
     /// The policy of the page for a request with this host.
     fn policy(&self, host: &str) -> String {
-        // 'self' covers WebSockets only in newer browsers, and a policy cannot express an IPv6 address.
-        let socket = if host.starts_with('[') { String::new() } else { format!(" ws://{host}") };
+        // 'self' covers WebSockets only in newer browsers; behind a proxy they have TLS, and a policy cannot express an IPv6 address.
+        let socket = if host.starts_with('[') { String::new() } else { format!(" ws://{host} wss://{host}") };
         format!(
             "default-src 'none'; {}; connect-src 'self'{socket}; img-src data:; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -114,7 +114,10 @@ mod tests {
             assert!(policy.contains(&format!("; {name} {source};")), "{name}: {policy}");
         }
         assert!(policy.starts_with("default-src 'none';"));
-        assert!(policy.contains("; connect-src 'self' ws://127.0.0.1:4319;"), "{policy}");
+        assert!(
+            policy.contains("; connect-src 'self' ws://127.0.0.1:4319 wss://127.0.0.1:4319;"),
+            "{policy}"
+        );
         assert!(LIVE_PAGE.policy("[::1]:4319").contains("; connect-src 'self';"));
     }
 

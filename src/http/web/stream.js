@@ -49,7 +49,7 @@ class Stream {
   open() {
     const query = new URLSearchParams({ onGap: "resync" });
     if (this.cursor) query.set("after", this.cursor);
-    const socket = new WebSocket(`ws://${location.host}${this.path}?${query}`, token.subprotocols());
+    const socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}${this.path}?${query}`, token.subprotocols());
     this.socket = socket;
     socket.onmessage = (message) => socket === this.socket && this.receive(JSON.parse(message.data));
     socket.onclose = () => socket === this.socket && this.handleClose();

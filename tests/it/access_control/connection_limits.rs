@@ -39,7 +39,7 @@ static LOAD_TEST_LOCK: Mutex<()> = Mutex::const_new(());
 /// Connects slow clients until the daemon has closed them; returns the 99th percentile of the response times of the
 /// probe client, whose requests must all succeed, and the closed clients.
 async fn measure_probe(kinds: &[ClientKind]) -> (Duration, Vec<ClosedClient>) {
-    let daemon = Daemon::builder().start().await;
+    let daemon = Daemon::builder().arg("--connection-limit").arg("256").start().await;
     wait_until_ready(&daemon).await;
     if kinds.contains(&ClientKind::SlowReader) {
         let session_id = new_session(&daemon).await;
@@ -150,7 +150,7 @@ async fn connection_flood_leaves_no_descriptors_open_and_probe_succeeds() {
     /// The connections that are open at once, more than the limit, so that the daemon must evict some.
     const OPEN_AT_ONCE: usize = 300;
     let _lock = LOAD_TEST_LOCK.lock().await;
-    let daemon = Daemon::builder().start().await;
+    let daemon = Daemon::builder().arg("--connection-limit").arg("256").start().await;
     wait_until_ready(&daemon).await;
     #[cfg(target_os = "linux")]
     let before = super::process_usage::open_descriptors(daemon.pid());

@@ -70,6 +70,28 @@ async fn response_to_user(uid: u32, base: &str, bytes: String) -> RawResponse {
     .await
 }
 
+#[tokio::test]
+async fn user_of_allow_uid_needs_the_token_and_others_are_refused() {
+    if !can_change_users("requests of a user that --allow-uid names") {
+        return;
+    }
+    let file = super::tokens::TokenFile::new();
+    let builder = file.of(Daemon::builder()).arg("--allow-uid").arg(OTHER_USER.to_string());
+    let daemon = builder.start().await;
+    super::tokens::wait_until_ready(&daemon).await;
+    let bearer = format!("{}\r\nconnection: close\r\n", super::tokens::bearer(super::tokens::TOKEN));
+    for (uid, lines, expected) in [
+        (OTHER_USER, bearer.as_str(), 200),
+        (OTHER_USER, "connection: close\r\n", 401),
+        (THIRD_USER, bearer.as_str(), 403),
+    ] {
+        let bytes = head(&daemon, "GET /v1/codexd/status", lines);
+        let response = response_to_user(uid, daemon.base_url(), bytes).await;
+        assert_eq!(response.status, expected, "user {uid} {lines:?}");
+    }
+    assert_refused(THIRD_USER, &daemon).await;
+}
+
 /// Asserts that every request of this user is refused.
 async fn assert_refused(uid: u32, daemon: &Daemon) {
     let base = daemon.base_url();

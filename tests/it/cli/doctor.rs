@@ -112,7 +112,9 @@ async fn doctor_passes_and_creates_nothing() {
     std::os::unix::fs::symlink(systemctl_double, bin.path().join("systemctl")).unwrap();
     let address = free_address();
     let run_doctor = |format: &[&str]| {
-        let mut command = command(home.path(), &[fake_flags().as_slice(), &[&address], format].concat());
+        let limit: &[&str] = &["--connection-limit=256"];
+        let mut command =
+            command(home.path(), &[fake_flags().as_slice(), limit, &[&address], format].concat());
         command.env(
             "PATH",
             std::env::join_paths([bin.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap(),

@@ -26,7 +26,14 @@ static POOL: Pool = Pool::new("peers", 1, 3);
 pub enum Peer {
     /// The user of codexd, or root.
     Trusted,
-    /// Another user; the text is a clause.
+    /// Another user of this machine.
+    User {
+        /// The user.
+        uid: u32,
+        /// The user of codexd.
+        own_uid: u32,
+    },
+    /// Not of this machine; the text is a clause.
     Foreign(String),
     /// No process holds the other end: not any more or, if it was just accepted by a server, not yet.
     Unowned,
@@ -65,9 +72,7 @@ fn classify_owner(owner: Owner, own_uid: u32) -> Peer {
         return Peer::Trusted;
     }
     match is_held {
-        true => {
-            Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {own_uid} and root only"))
-        }
+        true => Peer::User { uid, own_uid },
         false => Peer::Unowned,
     }
 }
@@ -78,10 +83,42 @@ pub async fn peer_of(_remote: SocketAddr, _local: SocketAddr) -> Peer {
     Peer::Unknown("this system does not report the user of a connection".to_owned())
 }
 
+/// The numbers of these users, each given by name or number; the error is a sentence. Blocks.
+pub fn find_users(users: &[String]) -> Result<Vec<u32>, String> {
+    #[expect(clippy::disallowed_methods, reason = "it is read before anything is served")]
+    let table = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let find = |user: &String| find_user(&table, user.trim());
+    users.iter().map(find).collect()
+}
+
+/// Finds a user in a table like /etc/passwd (passwd(5)): name, password, number, and more, separated by colons.
+fn find_user(table: &str, user: &str) -> Result<u32, String> {
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    let uid = table.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(user)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    uid.ok_or_else(|| {
+        format!("/etc/passwd has no user {user:?}; give the number of the user to --allow-uid.")
+    })
+}
+
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_is_found_by_name_and_number() {
+        let table = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\nodd:x:y\n";
+        assert_eq!(find_user(table, "www-data"), Ok(33));
+        assert_eq!(find_user(table, "4294967294"), Ok(4_294_967_294));
+        for unknown in ["", "www", "x", "odd", "-1", "www-data:x"] {
+            assert!(find_user(table, unknown).unwrap_err().contains("--allow-uid"), "{unknown}");
+        }
+    }
 
     #[test]
     fn classify_owner_trusts_own_user_and_root_with_held_sockets_only() {
