@@ -35,7 +35,7 @@ pub(super) fn sign(key: &hmac::Key, id: &str, timestamp: &str, payload: &[u8]) -
 mod tests {
     use super::*;
 
-    /// Computed with the Python package standardwebhooks 1.0.0: `Webhook(secret).sign(id, time, payload)`.
+    /// Computed with the Python package standardwebhooks 1.1.0: `Webhook(secret).sign(id, time, payload)`.
     #[test]
     fn signature_is_that_of_the_reference_implementation() {
         let payload = br#"{"test": 2432232314}"#;

@@ -205,6 +205,8 @@ impl Worker {
                 let was_failing = self.progress.is_failing;
                 self.progress = Progress { cursor: self.progress.cursor.take(), ..Progress::default() };
                 self.status.count_delivery();
+                // Before the event, so that a reader of the event finds the hook as it says.
+                self.status.set_progress(self.progress.clone());
                 if was_failing {
                     self.surroundings.record(HookEvent::Recovered { hook_id, name }).await;
                 }
@@ -226,6 +228,7 @@ impl Worker {
                         };
                         if attempts >= FAILING_AFTER && !self.progress.is_failing {
                             self.progress.is_failing = true;
+                            self.status.set_progress(self.progress.clone());
                             let failing = HookEvent::Failing { hook_id, name, event_seq, attempts, error };
                             self.surroundings.record(failing).await;
                         }

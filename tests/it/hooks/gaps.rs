@@ -11,6 +11,7 @@ use crate::api::{
 };
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::scratch;
+use crate::support::wait::wait_until_async;
 
 async fn run_turn(daemon: &Daemon, session_id: &str, prompt: &str) {
     start_turn(daemon, session_id, prompt).await;
@@ -136,11 +137,14 @@ async fn lost_log_and_lost_cursor_give_a_gap_each() {
 async fn event_that_fails_for_a_day_is_skipped_and_the_next_one_is_delivered() {
     let mut daemon = start_daemon().await;
     let (session_id, sink) = (new_session(&daemon).await, Sink::new());
-    let script = "test -e \"$1/works\" || { : > \"$1/tried\"; exit 1; }";
+    let script = "test -e \"$1/works\" || exit 1";
     let hook =
         add_hook(&daemon, json!({ "on": ["turn.accepted"], "command": sink.command_after(script) })).await;
     run_turn(&daemon, &session_id, "first").await;
-    super::wait_for_file(&sink.path("tried")).await;
+    wait_until_async("the first failure", async || {
+        (hooks(&daemon).await[0]["failures"].as_u64() >= Some(1)).then_some(())
+    })
+    .await;
     assert!(daemon.stop().await.status.success());
     let id = hook["hookId"].as_str().unwrap();
     change_state(&daemon.state_dir().join("hook-cursors.json"), |file| {
