@@ -38,10 +38,10 @@ mod web;
 pub(crate) use self::stream::StreamQuery;
 pub use app::App;
 pub use app_state::base_url;
+pub use auth::AllowedClients;
 pub use auth::local_key::{
     IS_NEEDED as LOCAL_KEY_IS_NEEDED, create as create_local_key, prove as prove_command,
 };
-pub use auth::AllowedClients;
 pub use auth::peer::{Peer, find_users, peer_of};
 pub use auth::token::{TokenFile, new_token, read_token};
 pub use router::openapi_document;

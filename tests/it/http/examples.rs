@@ -80,7 +80,7 @@ async fn describe_is_small_and_each_example_in_it_is_accepted() {
     }
     for body in bodies("PATCH /v1/codexd/sessions/:session_id") {
         let path = format!("{SESSIONS}/{session_id}");
-        let response = request(&daemon, hyper::Method::PATCH, &path, &[], &body.to_string()).await;
+        let response = request(&daemon, hyper::Method::PATCH, &path, &[], body.to_string()).await;
         assert_eq!(response.data(200)["ignored"], Value::Null, "{body}");
     }
     for body in bodies("POST /v1/codexd/app-server/call") {
