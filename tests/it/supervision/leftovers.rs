@@ -93,9 +93,10 @@ async fn guard_holds_only_app_server_stdin_and_restarts() {
     assert!(of_daemon.iter().any(|file| file.starts_with("socket:") || file.ends_with("events.jsonl")));
     assert_eq!(held, [of_app_server]);
     let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let rss: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(rss < 16 * 1024, "the guard uses {rss} KiB");
+    // The pages of the program itself are the daemon's too, and many in a build without optimizations.
+    let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let own: u64 = own.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(own < 4 * 1024, "the guard uses {own} KiB");
 
     signal(&first, Signal::KILL);
     signal(&child(&daemon).await["pid"], Signal::KILL);
