@@ -49,29 +49,34 @@ impl ProcessFilter {
 
     /// The matching processes that run now; without unmarked descendants while a child of ours is being started.
     pub(crate) fn running(&self) -> io::Result<Vec<ProcessInfo>> {
-        let (processes, filter) = self.list()?;
+        let (processes, filter) = self.list(false)?;
         Ok(filter.among(&processes, getpid()))
     }
 
     /// Lists all processes, and returns the filter as it is at that time.
     ///
     /// A child that is being started is a descendant without an owner and, until its exec, without its mark. While there is
-    /// one, only marked processes match.
-    fn list(&self) -> io::Result<(Vec<ProcessInfo>, Self)> {
+    /// one, only marked processes match, unless it hangs.
+    fn list(&self, start_hangs: bool) -> io::Result<(Vec<ProcessInfo>, Self)> {
         let begun = self.owned.as_ref().map(ChildRegistry::starts);
         let processes = platform::list(&self.mark)?;
         let mut filter = self.clone();
         if let (Some(owned), Some(begun)) = (&self.owned, begun) {
-            filter.includes_descendants &= begun.are_done() && owned.starts() == begun;
+            let is_settled = begun.are_done() || start_hangs;
+            filter.includes_descendants &= is_settled && owned.starts() == begun;
             filter.excluded.extend(owned.pids());
         }
         Ok((processes, filter))
     }
 
     /// The same, and those of `known` that still run, whose connection to us may no longer be visible; and whether these are
-    /// all.
-    pub(crate) fn running_with(&self, known: &[ProcessInfo]) -> io::Result<(Vec<ProcessInfo>, bool)> {
-        let (processes, filter) = self.list()?;
+    /// all. If the child that is being started hangs, it matches too.
+    pub(crate) fn running_with(
+        &self,
+        known: &[ProcessInfo],
+        start_hangs: bool,
+    ) -> io::Result<(Vec<ProcessInfo>, bool)> {
+        let (processes, filter) = self.list(start_hangs)?;
         let is_complete = filter.includes_descendants == self.includes_descendants;
         let mut running = filter.among(&processes, getpid());
         let is_known = |one: &&ProcessInfo| {

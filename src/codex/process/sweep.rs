@@ -13,6 +13,7 @@ use super::identity::Identity;
 use super::info::{PROGRAM_VARIABLE, ProcessInfo};
 use super::limits::{POLL_INTERVAL, SIGTERM_GRACE};
 use super::platform;
+use super::reaper::ChildRegistry;
 use super::sandbox::Sandboxes;
 
 /// How long a sweep runs when processes remain, [`SIGTERM_GRACE`] included.
@@ -30,8 +31,12 @@ pub(crate) fn sweep(
 ) -> io::Result<(usize, usize)> {
     let began = Instant::now();
     let mut signalled = HashSet::new();
+    let starts = filter.owned.as_ref().map(ChildRegistry::starts);
     loop {
-        let (running, is_complete) = filter.running_with(known)?;
+        // One child is started at a time; a start that takes this long waits for a file system that does not respond.
+        let is_unchanged = filter.owned.as_ref().map(ChildRegistry::starts) == starts;
+        let start_hangs = is_unchanged && began.elapsed() >= SIGTERM_GRACE;
+        let (running, is_complete) = filter.running_with(known, start_hangs)?;
         let kill = began.elapsed() >= SIGTERM_GRACE || hurry();
         for one in &running {
             let is_new = signalled.insert((one.pid, one.start_time.clone()));
