@@ -143,7 +143,7 @@ pub struct HttpConfig {
     /// Name under which a proxy or a forwarded port may reach codexd, such as codexd.example.org; may be repeated
     ///
     /// The Host of a request may be this name, with any port unless one is given here, and so may the Origin, with http
-    /// or https. Only together with --auth-token-file. The environment variable takes a JSON array or words separated
+    /// or https. Only together with a token file. The environment variable takes a JSON array or words separated
     /// by spaces.
     ///
     /// [default: none]
@@ -151,7 +151,7 @@ pub struct HttpConfig {
     pub allowed_host: Vec<String>,
     /// Another user of this machine who may use codexd with the token, by name or number; may be repeated
     ///
-    /// For proxies and Prometheus, which packages run as users of their own. Only together with --auth-token-file.
+    /// For proxies and Prometheus, which packages run as users of their own. Only together with a token file.
     /// The environment variable takes a JSON array or words separated by spaces.
     ///
     /// [default: none; other users are refused where the system reports them]
@@ -159,7 +159,7 @@ pub struct HttpConfig {
     pub allow_uid: Vec<String>,
     /// File with a second token, which reads and streams and changes nothing
     ///
-    /// "codexd token --auth-token-file PATH" creates it. Only together with --auth-token-file.
+    /// "codexd token" creates such a file. Only together with a token file.
     ///
     /// [default: none]
     #[arg(long, env = "BAA_CODEXD_READ_TOKEN_FILE", value_name = "PATH", value_parser = path)]

@@ -88,7 +88,8 @@ async fn page_headers_forbid_external_content_and_framing() {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(body.starts_with("<!doctype html>") && body.trim_end().ends_with("</html>"), "{body}");
-    let policy = format!("connect-src 'self' ws://{};", daemon.authority());
+    let host = daemon.authority();
+    let policy = format!("connect-src 'self' ws://{host} wss://{host};");
     for line in [
         "content-type: text/html; charset=utf-8",
         "cache-control: no-store",

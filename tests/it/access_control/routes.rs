@@ -28,7 +28,8 @@ impl PathParameters {
             .replace("{session_id}", &self.session)
             .replace("{turn_id}", &self.turn)
             .replace("{queue_id}", &self.queue)
-            .replace("{request_id}", &self.request);
+            .replace("{request_id}", &self.request)
+            .replace("{hook_id}", "no-such-hook");
         assert!(!filled.contains('{'), "{path} has a parameter that these tests do not know");
         filled
     }

@@ -50,8 +50,10 @@ async fn describe_is_small_and_each_example_in_it_is_accepted() {
         "PATCH /v1/codexd/sessions/:session_id",
         "POST /v1/codexd/app-server/call",
         "POST /v1/codexd/app-server/restart",
+        "POST /v1/codexd/hooks",
         "POST /v1/codexd/requests/:request_id",
         "POST /v1/codexd/sessions",
+        "POST /v1/codexd/sessions/:session_id/queue/resume",
         "POST /v1/codexd/turn",
         "POST /v1/codexd/turn/interrupt",
     ];
@@ -117,6 +119,17 @@ async fn describe_is_small_and_each_example_in_it_is_accepted() {
         accepted(&daemon, &request_path(&request["requestId"]), &body).await;
         let turn = finished_turn(&daemon, &session_id, &turn_id).await;
         assert_eq!(turn["status"], "completed", "{turn}");
+    }
+    for body in bodies("POST /v1/codexd/sessions/:session_id/queue/resume") {
+        let later =
+            json!({ "sessionId": session_id, "input": "text=later", "notBefore": "2999-01-01T00:00:00Z" });
+        let queue_id = text(&accepted(&daemon, TURN, &later).await["queueId"]);
+        let path = format!("{SESSIONS}/{session_id}/queue/resume");
+        accepted(&daemon, &path, &filled(&body, &[("QUEUE_ID", &queue_id)])).await;
+    }
+    // After every event that they would deliver.
+    for body in bodies("POST /v1/codexd/hooks") {
+        accepted(&daemon, "/v1/codexd/hooks", &body).await;
     }
     for body in bodies("POST /v1/codexd/app-server/restart") {
         accepted(&daemon, "/v1/codexd/app-server/restart", &filled(&body, &[])).await;
