@@ -49,7 +49,14 @@ impl HookUrl {
         if host.is_empty() || ServerName::try_from(host.as_str()).is_err() {
             return refused("has an invalid host");
         }
-        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        // Text after the host that is no port would otherwise mean the default port, which is another service.
+        let has_port = !authority.as_str().ends_with(authority.host());
+        let port = match authority.port_u16() {
+            Some(0) => None,
+            None if !has_port => Some(if is_https { 443 } else { 80 }),
+            port => port,
+        };
+        let Some(port) = port else { return refused("has an invalid port; it must be 1 to 65535") };
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(Self { host, port, authority: authority.as_str().to_owned(), path, is_https })
     }
@@ -108,6 +115,11 @@ mod tests {
             ("example.org", "must be absolute"),
             ("https://exa mple.org/", "is not a URL"),
             ("https://exa_%%mple/", ""),
+            ("http://localhost:99999/", "invalid port"),
+            ("http://localhost:4660x/", "invalid port"),
+            ("http://localhost:/x", "invalid port"),
+            ("http://localhost:0/", "invalid port"),
+            ("http://[::1]:65536/", "invalid port"),
         ] {
             let error = HookUrl::parse(text).unwrap_err();
             assert!(error.contains(reason) && !error.contains("CANARY"), "{text}: {error}");
