@@ -114,6 +114,17 @@ impl Jobs {
         turn: NewThread,
         when_busy: WhenBusy,
     ) -> Outcome<Job> {
+        for (name, is_given) in [
+            ("base-instructions", turn.base_instructions.is_some()),
+            ("compact-prompt", turn.compact_prompt.is_some()),
+            ("config", turn.config.is_some()),
+            ("developer-instructions", turn.developer_instructions.is_some()),
+            ("sandbox", turn.sandbox.is_some()),
+        ] {
+            if is_given {
+                return Err(format!("{name} is for a new thread; the thread {thread_id} keeps its own."));
+            }
+        }
         let session = match self.session_of(thread_id).await? {
             Some(session) => session,
             None => {
@@ -356,6 +367,10 @@ impl Jobs {
 
     /// The newest active session of a thread.
     async fn session_of(&self, thread_id: &str) -> Outcome<Option<Value>> {
+        // An empty parameter of a query counts as absent, and would find the newest session of any thread.
+        if thread_id.trim().is_empty() {
+            return Err("threadId must not be empty; the report of an earlier call has it.".to_owned());
+        }
         let path = format!(
             "/v1/codexd/sessions?status=active&order=newest&limit=1&threadId={}",
             percent_encode(thread_id)

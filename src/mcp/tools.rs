@@ -147,7 +147,8 @@ pub(super) enum WhenBusy {
 /// The arguments of `codex-start`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Start {
-    /// Continue this thread instead of a new one; of the other arguments, `approval-policy`, `cwd` and `model` then apply.
+    /// Continue this thread instead of a new one; of the other arguments, only `approval-policy`, `cwd` and `model` are
+    /// then allowed.
     #[serde(rename = "threadId")]
     pub(super) thread_id: Option<String>,
     /// If a turn is in progress in the thread: `refuse` (default), `steer` it, or `queue` behind it.

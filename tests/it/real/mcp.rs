@@ -239,6 +239,20 @@ async fn http_has_the_same_tools_behind_the_request_guard() {
     let relative = call("codex", json!({ "prompt": "x", "cwd": "here" }));
     let (_, _, relative) = http_message(&stage.daemon, Some(&header), &relative).await;
     assert!(words(&relative["result"]).contains("cwd"), "{relative}");
+    for (tool, arguments, reason) in [
+        ("codex-status", json!({ "threadId": " " }), "threadId must not be empty"),
+        ("codex-interrupt", json!({ "threadId": "" }), "threadId must not be empty"),
+        ("codex-reply", json!({ "prompt": "x", "threadId": "" }), "threadId must not be empty"),
+        ("codex-start", json!({ "prompt": "x", "threadId": "" }), "threadId must not be empty"),
+        (
+            "codex-start",
+            json!({ "prompt": "x", "threadId": session["threadId"], "sandbox": "read-only" }),
+            "sandbox is for a new thread",
+        ),
+    ] {
+        let (_, _, refused) = http_message(&stage.daemon, Some(&header), &call(tool, arguments)).await;
+        assert!(words(&refused["result"]).contains(reason), "{tool}: {refused}");
+    }
     let unknown = call("codex-status", json!({ "threadId": session["threadId"], "turn": 1 }));
     let (_, _, unknown) = http_message(&stage.daemon, Some(&header), &unknown).await;
     assert!(words(&unknown["result"]).contains("no argument \"turn\""), "{unknown}");
