@@ -21,6 +21,7 @@ use crate::config::{ChildStrategy, Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::http::{
     AllowedClients, App, LOCAL_KEY_IS_NEEDED, Server, StatusView, TokenFile, create_local_key, find_users,
+    read_token,
 };
 use crate::mcp;
 
@@ -182,12 +183,26 @@ pub(super) const FEW_CONNECTIONS: usize = 256;
 /// How many files codexd needs for itself, its log and its app-server.
 const OWN_FILES: u64 = 48;
 
+/// The token of a file.
+fn read_token_of(path: &Path) -> Result<String, Failure> {
+    read_token(path).map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))
+}
+
 /// Reads the token files and finds the users that the settings name.
 fn allowed_clients(config: &Config) -> Result<AllowedClients, Failure> {
     let open = |path: Option<&Path>| {
         let file = path.map(TokenFile::open).transpose();
         file.map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))
     };
+    if let (Some(token), Some(read_token)) =
+        (&config.service.auth.auth_token_file, &config.http.read_token_file)
+        && read_token_of(token)? == read_token_of(read_token)?
+    {
+        return Err(Failure::usage(
+            "--read-token-file has the token of --auth-token-file, so it would allow everything; make another one with \
+             codexd token.",
+        ));
+    }
     Ok(AllowedClients {
         token: open(config.service.auth.auth_token_file.as_deref())?,
         read_token: open(config.http.read_token_file.as_deref())?,

@@ -75,6 +75,15 @@ async fn settings_that_let_clients_in_are_refused_without_a_token() {
 }
 
 #[tokio::test]
+async fn token_that_only_reads_must_be_another_one() {
+    let (file, directory) = (TokenFile::new(), scratch::directory("read-token"));
+    let path = directory.path().join("read-token");
+    write_private(&path, TOKEN);
+    let refused = file.of(Daemon::builder()).arg("--read-token-file").arg(&path).start_refused().await;
+    assert!(refused.stderr.contains("--read-token-file has the token of"), "{}", refused.stderr);
+}
+
+#[tokio::test]
 async fn token_that_only_reads_changes_nothing() {
     let (file, directory) = (TokenFile::new(), scratch::directory("read-token"));
     let path = directory.path().join("read-token");
