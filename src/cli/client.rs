@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 
 use crate::codex::protocol::{decisions, values};
@@ -52,7 +52,7 @@ pub struct AskArguments {
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     pub when_busy: Option<String>,
     /// Queue the turn and start it at this time at the earliest, such as 2026-11-20T05:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
     pub not_before: Option<String>,
     /// What follows if the turn reaches the usage limit [default: hold]
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["hold", "continue", "fail"]))]
@@ -184,7 +184,8 @@ pub struct ThreadsArguments {
     #[arg(long)]
     pub archived: bool,
     /// Open this thread as a session, and print the session
-    #[arg(long, value_name = "THREAD", conflicts_with_all = ["search", "cwd", "archived", "limit"])]
+    #[arg(long, value_name = "THREAD", conflicts_with_all = ["search", "cwd", "archived", "limit"],
+          value_parser = NonEmptyStringValueParser::new())]
     pub open: Option<String>,
     /// Maximum number of threads
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u64>(1..=1_000))]
@@ -323,7 +324,7 @@ pub struct HooksArguments {
     #[arg(long, value_name = "TYPE", value_delimiter = ',', required_if_eq("action", "add"))]
     pub on: Vec<String>,
     /// Only events of this session
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub session: Option<String>,
     /// Post events to this URL: https, or http to this machine
     #[arg(long, value_name = "URL", conflicts_with = "command")]
