@@ -95,9 +95,7 @@ pub(crate) async fn read(
     State(state): State<AppState>,
     session_id: Result<Path<SessionId>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    // An ID that is not UTF-8 belongs to no session.
-    let Path(session_id) =
-        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let Path(session_id) = session_id.map_err(unknown_session)?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, view)))
 }
@@ -128,8 +126,7 @@ pub(crate) async fn update(
     session_id: Result<Path<SessionId>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Path(session_id) =
-        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let Path(session_id) = session_id.map_err(unknown_session)?;
     let fields = Fields::read(body, state.body_limit()).await?;
     let (UpdateSession { title, archived, metadata }, ignored) = fields.parse()?;
     let (title, metadata) = (title.map(|title| title.0), metadata.unwrap_or_default().0);
@@ -146,8 +143,7 @@ pub(crate) async fn close(
     session_id: Result<Path<SessionId>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let Path(session_id) =
-        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let Path(session_id) = session_id.map_err(unknown_session)?;
     let query: CloseQuery = parse::query_of(&uri)?;
     let interrupt = query.interrupt.unwrap_or_default();
     let (session, pending) = state.daemon.sessions.close(&session_id, interrupt).await?;
@@ -188,4 +184,9 @@ fn parse_session(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiErro
         key: None,
     };
     Ok((input, ignored))
+}
+
+/// The error of a path whose IDs are not UTF-8: they belong to no session.
+pub(super) fn unknown_session(_: PathRejection) -> DaemonError {
+    DaemonError::UnknownSession(SessionId::new("(not UTF-8)"))
 }

@@ -12,13 +12,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::codex::protocol::values::TURN_INTERRUPTED;
-use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, TurnView, WhenBusy};
+use crate::daemon::{Interrupted, SessionView, SubmitTurn, TurnAccepted, TurnView, WhenBusy};
 use crate::http::access_log::Subject;
 use crate::http::app_state::AppState;
 use crate::http::bodies::{self, InterruptTurn, ResumeQueue};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::WaitQuery;
+use crate::http::routes::sessions::unknown_session;
 use crate::http::values::{Input, Moment};
 use crate::http::{parse, response};
 use crate::ids::{SessionId, ThreadId, TurnId};
@@ -192,9 +193,7 @@ pub(crate) async fn read(
     ids: Result<Path<(SessionId, TurnId)>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    // An ID that is not UTF-8 belongs to nothing.
-    let Path((session_id, turn_id)) =
-        ids.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let Path((session_id, turn_id)) = ids.map_err(unknown_session)?;
     let turn = match wait_timeout(&uri)? {
         Some(timeout) => state.daemon.turns.get_when_over(&session_id, &turn_id, timeout).await?,
         None => state.daemon.turns.get(&session_id, &turn_id).await?,
@@ -210,8 +209,7 @@ pub(crate) async fn withdraw(
     State(state): State<AppState>,
     ids: Result<Path<(SessionId, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let Path((session_id, queue_id)) =
-        ids.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let Path((session_id, queue_id)) = ids.map_err(unknown_session)?;
     let pending = state.daemon.turns.withdraw(&session_id, &queue_id).await?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
@@ -223,8 +221,7 @@ pub(crate) async fn resume_queue(
     session_id: Result<Path<SessionId>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Path(session_id) =
-        session_id.map_err(|_| DaemonError::UnknownSession(SessionId::new("(not UTF-8)")))?;
+    let Path(session_id) = session_id.map_err(unknown_session)?;
     let (ResumeQueue { queue_id }, ignored) = Fields::read(body, state.body_limit()).await?.parse()?;
     if let Some(queue_id) = queue_id {
         state.daemon.queue.start_now(&session_id, &queue_id).await?;
