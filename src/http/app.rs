@@ -3,7 +3,8 @@
 //! [`App`] owns the router and the shared state. `server` calls [`App::respond`]; `commands::start` creates the app and
 //! closes its WebSockets when the daemon stops.
 //!
-//! Invariant: the router is called in [`App::respond`] only, after the request guard has admitted the request.
+//! Invariant: a request that comes from outside reaches the router in [`App::respond`] only, after the request guard has
+//! admitted it; [`App::respond_locally`] takes those that a tool of `/mcp` makes for such a request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

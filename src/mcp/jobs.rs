@@ -280,7 +280,7 @@ impl Jobs {
         };
         let Some(body) = body else { return Ok(false) };
         match self.post_answer(&request.request_id, &body).await {
-            // Somebody else was faster.
+            // Another client was faster.
             Err(error) if error.code() == "already_resolved" => Ok(true),
             answered => answered.map(|_| true).map_err(sentence),
         }

@@ -230,7 +230,7 @@ pub(super) struct JobReport {
     /// Why the turn failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
-    /// What Codex asks and nobody has answered, oldest first.
+    /// What Codex asks and no client has answered, oldest first.
     pub(super) requests: Vec<OpenRequest>,
 }
 
