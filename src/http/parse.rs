@@ -154,7 +154,11 @@ fn requirement(schema: &Value, wrong: &Value) -> String {
             format!("a whole number{unit} from {} to {}", schema["minimum"], schema["maximum"])
         }
         "array" => "a list".to_owned(),
-        _ if schema["additionalProperties"].is_object() => "an object of non-empty strings".to_owned(),
+        _ if schema["additionalProperties"].is_object() => {
+            let is_nullable = types(&schema["additionalProperties"]).any(|name| name == "null");
+            let nulls = if is_nullable { ", or null to remove one" } else { "" };
+            format!("an object of non-empty strings{nulls}")
+        }
         _ => "an object".to_owned(),
     };
     types(schema).filter(|name| *name != "null").map(phrase).collect::<Vec<_>>().join(" or ")

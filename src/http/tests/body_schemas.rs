@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::http::bodies::{self, AnswerRequest, CreateSession, InterruptTurn, SubmitTurn};
+use crate::http::bodies::{self, AnswerRequest, CreateSession, InterruptTurn, SubmitTurn, UpdateSession};
 use crate::http::body::Fields;
 use crate::http::parse;
 use crate::http::queries::{CloseQuery, SessionQuery, WaitQuery};
@@ -28,11 +28,16 @@ fn body_schema_errors_are_one_sentence() {
         error_message::<SubmitTurn>(body)
     };
     let create = |name: &str, value: Value| error_message::<CreateSession>(json!({ name: value }));
+    let update = |name: &str, value: Value| error_message::<UpdateSession>(json!({ name: value }));
     for (message, expected) in [
         (create("model", json!(1)), "model must be a string."),
         (create("ephemeral", json!("yes")), "ephemeral must be true or false."),
         (create("config", json!([])), "config must be an object."),
         (create("metadata", json!({ "a": 1 })), "metadata must be an object of non-empty strings."),
+        (
+            update("metadata", json!({ "a": null, "b": 1 })),
+            "metadata must be an object of non-empty strings, or null to remove one.",
+        ),
         (
             create("metadata", json!({ "a": "x".repeat(16 * 1024) })),
             "metadata has 16385 bytes of keys and values; at most 16384 are allowed.",
