@@ -50,6 +50,7 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
                     "configuredBaseUrl": config.service.local_api_base.as_str(),
                     "eventStreamPath": config.service.event_stream_path,
                     "eventStreamUrl": null,
+                    "keepAwake": null,
                     "listening": false,
                     "notReadyReason": message,
                     "ready": false,

@@ -61,6 +61,16 @@ impl AllowedCalls {
     }
 }
 
+/// Whether codexd keeps the machine from going to sleep by itself while turns run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepAwake {
+    /// Where the system has a program for it.
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// The beginning of the endpoint of a Unix socket; alone it is Codex's control socket.
 pub(super) const SOCKET_SCHEME: &str = "unix://";
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{LocalApiBase, parse_event_stream_path};
-use super::endpoint::{AllowedCalls, ChildStrategy, ServerEndpoint};
+use super::endpoint::{AllowedCalls, ChildStrategy, KeepAwake, ServerEndpoint};
 
 /// The only value of `--mode`: codexd talks to Codex through `codex app-server`. The retired modes of earlier versions
 /// are rejected.
@@ -65,6 +65,14 @@ pub(super) fn allowed_calls(value: &str) -> Result<AllowedCalls, String> {
         "safe" => Ok(AllowedCalls::Safe),
         "all" => Ok(AllowedCalls::All),
         other => Err(format!("{other:?} is not one of none, safe and all.")),
+    }
+}
+
+pub(super) fn keep_awake(value: &str) -> Result<KeepAwake, String> {
+    match text(value)?.as_str() {
+        "auto" => Ok(KeepAwake::Auto),
+        "off" => Ok(KeepAwake::Off),
+        other => Err(format!("{other:?} is neither auto nor off.")),
     }
 }
 

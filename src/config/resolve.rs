@@ -72,6 +72,7 @@ pub(super) fn resolve(
         version: env!("CARGO_PKG_VERSION"),
         commit: env!("CODEXD_BUILD_COMMIT"),
         event_cache_size: settings.event_cache_size,
+        keep_awake: settings.keep_awake,
         paths,
         service: settings.service,
         http: settings.http,

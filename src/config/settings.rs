@@ -14,10 +14,10 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde::{Serialize, Serializer};
 
 use super::address::LocalApiBase;
-use super::endpoint::{AllowedCalls, ChildStrategy, ServerEndpoint};
+use super::endpoint::{AllowedCalls, ChildStrategy, KeepAwake, ServerEndpoint};
 use super::parse::{
-    MODE, address, allowed_calls, command, count, directory, endpoint, mode, path, seconds, strategy,
-    stream_path, text,
+    MODE, address, allowed_calls, command, count, directory, endpoint, keep_awake, mode, path, seconds,
+    strategy, stream_path, text,
 };
 
 /// The maximum of `--event-cache-size`: each hello frame of a WebSocket carries all these events.
@@ -52,6 +52,12 @@ pub struct Settings {
     #[arg(long, env = "BAA_CODEXD_EVENT_CACHE_SIZE", value_name = "COUNT", default_value = "50",
           value_parser = count::<usize>(1..=MAX_EVENT_CACHE_SIZE as u64), help_heading = "General")]
     pub event_cache_size: usize,
+    /// Whether the machine is kept from going to sleep by itself while turns run: auto or off
+    ///
+    /// By caffeinate, or by systemd-inhibit and gnome-session-inhibit, where they are installed.
+    #[arg(long, env = "BAA_CODEXD_KEEP_AWAKE", value_name = "WHEN", default_value = "auto", value_parser = keep_awake,
+          help_heading = "General")]
+    pub keep_awake: KeepAwake,
     /// How clients reach the daemon.
     #[command(flatten)]
     #[serde(flatten)]

@@ -120,6 +120,7 @@ fn config_reads_flag_of_every_setting() {
         ("state-dir", "/s2//x/", json!("/s2/x")),
         ("node-id", " two ", json!("two")),
         ("event-cache-size", "10000", json!(10000)),
+        ("keep-awake", " off", json!("off")),
         ("local-api-base", "http://localhost:0", json!("http://localhost:0")),
         ("event-stream-path", "/b/", json!("/b")),
         ("auth-token-file", "./t2", current("t2")),

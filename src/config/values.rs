@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::endpoint::{AllowedCalls, ChildStrategy, ServerEndpoint};
+use super::endpoint::{AllowedCalls, ChildStrategy, KeepAwake, ServerEndpoint};
 use super::report::Report;
 use super::settings::{HttpConfig, LimitsConfig, ServiceConfig};
 
@@ -25,6 +25,8 @@ pub struct Config {
     pub commit: &'static str,
     /// How many recent events are cached, 1 to [`MAX_EVENT_CACHE_SIZE`](super::MAX_EVENT_CACHE_SIZE).
     pub event_cache_size: usize,
+    /// Whether the machine is kept awake while turns run.
+    pub keep_awake: KeepAwake,
     /// The directories and files.
     pub paths: Paths,
     /// How clients reach the daemon.

@@ -30,6 +30,8 @@ pub(super) struct Core {
     pub(super) codex: Arc<Codex>,
     /// The newest generation in which what became of the turns of earlier connections is recorded.
     pub(super) looked_at: watch::Sender<u64>,
+    /// Whether a turn runs, as the watch of the turns last saw it.
+    pub(super) turns_run: watch::Sender<bool>,
     /// Operations run here, so that a client that disconnects cancels nothing.
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,

@@ -153,7 +153,7 @@ impl Daemon {
         self.quicken(StopPace::Stop);
         // At the same time, so that hooks do not make a stop longer.
         let mut ended = std::pin::pin!(async {
-            let _ = tokio::join!(supervisor.ended(), self.stop_hooks());
+            let _ = tokio::join!(supervisor.ended(), self.stop_hooks(), self.keep_awake.stop());
         });
         if !self.within(APP_SERVER_STOP_TIMEOUT, ended.as_mut()).await {
             self.force_stop();

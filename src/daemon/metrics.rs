@@ -7,6 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::blocking::Pool;
 use crate::codex;
 use crate::daemon::codex_health::CodexState;
+use crate::daemon::keep_awake::KeepAwakeState;
 use crate::daemon::services::Daemon;
 use crate::hooks::{Counts, HookView};
 use crate::state::ChildPhase;
@@ -45,7 +46,9 @@ pub struct Metrics {
     pub closed_sessions: u64,
     /// How many turns run.
     pub running_turns: u64,
-    /// How many turns wait for an earlier one.
+    /// Whether the machine is kept awake.
+    pub is_kept_awake: bool,
+    /// How many turns wait for an earlier one, for their time, or for the end of a usage limit.
     pub queued_turns: u64,
     /// How long turns took, in seconds, by how they ended.
     pub turns: Vec<(&'static str, Histogram)>,
@@ -122,6 +125,7 @@ impl Daemon {
             active_sessions: (state.sessions.len() - closed_sessions) as u64,
             closed_sessions: closed_sessions as u64,
             running_turns: state.turns.open().count() as u64,
+            is_kept_awake: self.keep_awake().state == KeepAwakeState::Active,
             queued_turns: queued.sum::<usize>() as u64,
             turns: turn_metrics.turns(),
             waiting_requests: state.requests.pending().count() as u64,

@@ -24,6 +24,7 @@ use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::Core;
 use crate::daemon::hooks::{HookSetup, Hooks};
 use crate::daemon::idempotency::Answers;
+use crate::daemon::keep_awake::{KeepAwake, KeepAwakeView};
 use crate::daemon::queue::Queue;
 use crate::daemon::recorder::recovery::StateDirectories;
 use crate::daemon::server_requests::ServerRequests;
@@ -56,6 +57,7 @@ pub struct Daemon {
     pub(super) codex: CodexMonitor,
     pub(super) reconnect: Reconnect,
     pub(super) activity: Arc<Activity>,
+    pub(super) keep_awake: KeepAwake,
     pub(super) pace: watch::Sender<StopPace>,
     _directories: Arc<StateDirectories>,
 }
@@ -72,8 +74,10 @@ impl Daemon {
         let Receivers { config, recorder, activity, open, submissions, skipped_items, codex, .. } = receivers;
         let (availability, tasks, stopping) =
             (supervisor.availability(), TaskTracker::new(), CancellationToken::new());
-        let looked_at = watch::Sender::new(0);
-        let core = Arc::new(Core { config, recorder, availability, codex, looked_at, tasks, stopping });
+        let (looked_at, turns_run) = (watch::Sender::new(0), watch::Sender::new(false));
+        let keep_awake = KeepAwake::start(&config, hooks.runner.clone(), turns_run.subscribe());
+        let core =
+            Arc::new(Core { config, recorder, availability, codex, looked_at, turns_run, tasks, stopping });
         let codex =
             CodexMonitor { core: Arc::clone(&core), supervisor: Arc::new(Mutex::new(Some(supervisor))) };
         let (threads, answers) = (Threads::new(&core), Answers::new(&core));
@@ -111,6 +115,7 @@ impl Daemon {
             codex,
             reconnect,
             activity,
+            keep_awake,
             pace,
             _directories: Arc::new(directories),
         }
@@ -124,6 +129,11 @@ impl Daemon {
     /// The health of Codex, and what to do.
     pub fn codex(&self) -> CodexHealth {
         self.core.codex_health()
+    }
+
+    /// Whether the machine is kept awake.
+    pub fn keep_awake(&self) -> KeepAwakeView {
+        self.keep_awake.view()
     }
 
     /// What the event log holds.

@@ -17,7 +17,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 type Samples = BTreeMap<String, f64>;
 
 /// Returns the text of the page.
-async fn page(daemon: &Daemon) -> String {
+pub(crate) async fn page(daemon: &Daemon) -> String {
     get_text(daemon, METRICS, &[], CONTENT_TYPE).await
 }
 

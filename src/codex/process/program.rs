@@ -1,7 +1,7 @@
 //! A program beside the app-server that runs once: it gets an input, has a time limit, and ends with everything that it
 //! started.
 //!
-//! The hooks run one for each event. Nothing of a program outlives its run: its processes carry a mark of the run, by which
+//! The hooks run one for each event, and one keeps the machine awake while turns run. Nothing of a program outlives its run: its processes carry a mark of the run, by which
 //! they are found and ended, and a mark of the daemon's state directory, by which the next daemon finds them if this one is
 //! killed.
 
@@ -75,6 +75,20 @@ impl ProgramRunner {
         input: Bytes,
         cancelled: &CancellationToken,
     ) -> Result<(), String> {
+        self.run_with(program, Some(input), cancelled).await
+    }
+
+    /// [`ProgramRunner::run`] without an input: stdin ends when the program is ended, or with this process.
+    pub async fn hold(&self, program: OneProgram, cancelled: &CancellationToken) -> Result<(), String> {
+        self.run_with(program, None, cancelled).await
+    }
+
+    async fn run_with(
+        &self,
+        program: OneProgram,
+        input: Option<Bytes>,
+        cancelled: &CancellationToken,
+    ) -> Result<(), String> {
         let (limit, run) = (program.limit, uuid::Uuid::new_v4().to_string());
         let mark = run.clone();
         let start = move |children: &ChildRegistry| start(program, &mark, children);
@@ -86,9 +100,12 @@ impl ProgramRunner {
                 return Err(format!("it could not be started: its file {unanswered}"));
             }
         };
-        let input = started.child.stdin.take().map(|mut stdin| {
+        // The child would close it when it is waited for.
+        let mut stdin = started.child.stdin.take();
+        let input = input.and_then(|input| {
+            let mut stdin = stdin.take()?;
             // A program may exit without reading its input.
-            spawn(async move { drop(stdin.write_all(&input).await) })
+            Some(spawn(async move { drop(stdin.write_all(&input).await) }))
         });
         let mut outputs = [None, None];
         let (stderr, stdout) = (started.child.stderr.take(), started.child.stdout.take());
@@ -99,7 +116,7 @@ impl ProgramRunner {
             () = tokio::time::sleep(limit) => None,
             () = cancelled.cancelled() => None,
         };
-        drop(input);
+        drop((input, stdin));
         end(run).await;
         if status.is_none() {
             let _ = tokio::time::timeout(EXIT_STATUS_TIMEOUT, started.child.wait()).await;
@@ -164,9 +181,11 @@ async fn end(run: String) {
     let swept = move || sweep(&ProcessFilter::marked(&run), &[], SWEEP_LIMIT, || false);
     match POOL.run(END_TIMEOUT, swept).await {
         Ok(Ok((_, 0))) => {}
-        Ok(Ok((_, left))) => tracing::error!(left, "failed to end all processes of a hook"),
-        Ok(Err(error)) => tracing::error!(%error, "failed to list the processes of a hook"),
-        Err(unanswered) => tracing::error!("failed to end the processes of a hook: the system {unanswered}"),
+        Ok(Ok((_, left))) => tracing::error!(left, "failed to end all processes of a program"),
+        Ok(Err(error)) => tracing::error!(%error, "failed to list the processes of a program"),
+        Err(unanswered) => {
+            tracing::error!("failed to end the processes of a program: the system {unanswered}")
+        }
     }
 }
 

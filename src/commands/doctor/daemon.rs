@@ -25,9 +25,10 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let [daemon, address] = daemon_and_address(config, answer.as_ref());
     let token = token(
         config,
-        matches!(answer, Some(Err(ClientError::Refused { code, .. })) if code == "unauthorized"),
+        matches!(&answer, Some(Err(ClientError::Refused { code, .. })) if code == "unauthorized"),
     );
-    vec![daemon, address, token, service(config).await]
+    let keep_awake = keep_awake(answer.as_ref().and_then(|answer| answer.as_ref().ok()));
+    vec![daemon, address, token, service(config).await, keep_awake]
 }
 
 /// Checks which process uses the directories, and which one listens at the address.
@@ -161,6 +162,32 @@ fn token(config: &Config, is_demanded: bool) -> Check {
             format!("The token file cannot be used, so codexd does not start: {error}."),
             format!("Create a new one: codexd token --replace --auth-token-file {}", path.display()),
         ),
+    }
+}
+
+/// Checks what keeps the machine awake while turns run; only the daemon knows.
+fn keep_awake(status: Option<&Value>) -> Check {
+    const NAME: &str = "awake";
+    let Some(view) = status.map(|status| &status["service"]["keepAwake"]).filter(|view| view.is_object())
+    else {
+        return Check::ok(NAME, "No daemon runs that could keep this machine awake.");
+    };
+    let programs =
+        view["programs"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(" and ");
+    match text(&view["state"]) {
+        "off" => Check::ok(NAME, "codexd does not keep this machine awake while turns run."),
+        "unavailable" => Check::ok(
+            NAME,
+            "This system has no program that keeps it awake, such as systemd-inhibit, so it may go to sleep while a \
+             turn runs.",
+        ),
+        "active" => Check::ok(NAME, format!("{programs} keeps this machine awake, because a turn runs.")),
+        "failed" => Check::warn(
+            NAME,
+            format!("This machine may go to sleep while a turn runs: {}.", text(&view["error"])),
+            "Set --keep-awake off if it never goes to sleep by itself.",
+        ),
+        _ => Check::ok(NAME, format!("{programs} keeps this machine awake while a turn runs.")),
     }
 }
 

@@ -129,6 +129,9 @@ impl TurnWatch {
                 // What is due already waits for an app-server, or for a retry.
                 (state.turns.open().next().is_some(), Schedule::at(&state, &rfc3339_now()).next)
             };
+            self.core
+                .turns_run
+                .send_if_modified(|run| std::mem::replace(run, any_turn_runs) != any_turn_runs);
             alarm.set(next_queued.and_then(|at| at.time()));
             let due = self.note_turns();
             // Without a connection nothing can be checked, however long it is due.

@@ -149,6 +149,11 @@ impl Scrape {
         metrics.gauges("codexd_sessions", "Known sessions.", "status", &sessions)?;
         metrics.gauge("codexd_turns_running", "Turns in progress.", daemon.running_turns)?;
         metrics.gauge("codexd_turns_queued", "Queued turns.", daemon.queued_turns)?;
+        metrics.gauge(
+            "codexd_keep_awake",
+            "1 if the machine is kept from going to sleep by itself.",
+            u64::from(daemon.is_kept_awake),
+        )?;
         metrics.histograms(
             "codexd_turn_duration_seconds",
             "Duration of ended turns.",
@@ -326,6 +331,7 @@ mod tests {
             active_sessions: 2,
             closed_sessions: 3,
             running_turns: 1,
+            is_kept_awake: true,
             queued_turns: 0,
             turns: vec![("completed", histogram(&[0.25, 3.0])), ("failed", histogram(&[]))],
             waiting_requests: 1,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::daemon::{CodexHealth, SnapshotView};
+use crate::daemon::{CodexHealth, KeepAwakeView, SnapshotView};
 use crate::http::app_state::SharedState;
 use crate::http::auth::ForwardedAddress;
 
@@ -25,6 +25,8 @@ pub struct ServiceView {
     pub not_ready_reason: Option<String>,
     /// The health of Codex; it may be bad even if turns can be accepted, and they would fail.
     pub codex: CodexHealth,
+    /// Whether the machine is kept from going to sleep by itself while turns run.
+    pub keep_awake: KeepAwakeView,
     /// Whether turns can be accepted.
     pub ready: bool,
     /// The address that the daemon really listens at.
@@ -69,6 +71,7 @@ impl SharedState {
             listening,
             not_ready_reason: readiness.reason,
             codex: self.daemon.codex(),
+            keep_awake: self.daemon.keep_awake(),
             ready: readiness.ready,
             resolved_base_url: listening.then(|| self.base_url.clone()),
             websocket_clients: self.websocket_clients.load(Ordering::Relaxed),

@@ -20,6 +20,7 @@ fn cases() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("state-dir", "BAA_CODEXD_STATE_DIR", "./s1/", json!("HERE/s1")),
         ("node-id", "BAA_NODE_ID", " one", json!("one")),
         ("event-cache-size", "BAA_CODEXD_EVENT_CACHE_SIZE", " 1", json!(1)),
+        ("keep-awake", "BAA_CODEXD_KEEP_AWAKE", " off ", json!("off")),
         ("local-api-base", "BAA_CODEXD_LOCAL_API_BASE", "http://[::1]:1", json!("http://[::1]:1")),
         ("event-stream-path", "BAA_CODEXD_EVENT_STREAM_PATH", "/a/", json!("/a")),
         ("auth-token-file", "BAA_CODEXD_AUTH_TOKEN_FILE", "t1", json!("HERE/t1")),

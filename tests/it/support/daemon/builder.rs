@@ -198,6 +198,8 @@ impl DaemonBuilder {
             .args(&self.arguments)
             // Tests of the drain override this; all others must not wait for turns that never end.
             .env("BAA_CODEXD_DRAIN_TIMEOUT", "0")
+            // As few processes as possible beside the tests; those of this setting override it.
+            .env("BAA_CODEXD_KEEP_AWAKE", "off")
             .env("TMPDIR", &temporary)
             .envs(self.environment)
             .env(MARK, &mark)
