@@ -208,6 +208,16 @@ async fn page_is_accessible_by_keyboard_screen_reader_and_phone() {
 }
 
 #[tokio::test]
+async fn page_keeps_requests_sessions_and_drafts_in_reach() {
+    let Some(tools) = tools("requests, sessions and drafts on the page") else { return };
+    let daemon = start_daemon().await;
+    let directory = scratch::directory("test");
+    let variables = [("CODEXD_WORKSPACE", directory.path().to_str().unwrap())];
+    let script = PageScript::start(&daemon, &tools, "waiting.mjs", &variables);
+    script.run(daemon, |before| Daemon::builder().state_from(before)).await;
+}
+
+#[tokio::test]
 async fn page_reports_a_replaced_log_and_reads_everything_again() {
     let Some(tools) = tools("a gap on the page") else { return };
     let daemon = start_daemon().await;

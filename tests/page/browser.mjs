@@ -54,6 +54,9 @@ export async function runTest(test, { expected = [], ...options } = {}) {
     assert.deepEqual(problems.filter((text) => !expected.some((part) => text.includes(part))), []);
     const own = [url, url.replace("http:", "ws:"), "data:"];
     assert.deepEqual(addresses.filter((address) => !own.some((start) => address.startsWith(start))), [], "requests to other hosts");
+  } catch (error) {
+    console.log("problems that the browser reported:", problems);
+    throw error;
   } finally {
     await browser.close();
   }
@@ -61,7 +64,8 @@ export async function runTest(test, { expected = [], ...options } = {}) {
 
 export async function openPage(page, address = url) {
   await page.goto(address);
-  await page.waitForSelector('#connection[data-state="good"]');
+  // On a narrow screen it is not shown.
+  await page.waitForSelector('#connection[data-state="good"]', { state: "attached" });
 }
 
 // Sends a request to the daemon directly.

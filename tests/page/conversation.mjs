@@ -37,7 +37,8 @@ await runTest(
     ]);
     assert.match(await page.textContent(".request"), /made\.txt new file\s*\+hello from mock-model/);
     assert.equal(await page.textContent(".session .badge"), "asks");
-    assert.equal(await page.title(), "(1) codexd");
+    assert.equal(await page.title(), "(1) Look at it. mock:plan mock:reasoning mock:shell=[echo seen]…: Change these files? – codexd");
+    assert.equal(await page.textContent("#waiting"), "1 waits");
     await page.click('.request button:has-text("Allow") >> nth=0');
     await waitUntil(page, () => document.querySelectorAll('.turn-status[data-state="completed"]').length === 2);
     assert.ok(existsSync(join(workspace, "made.txt")));
@@ -96,8 +97,9 @@ await runTest(
     await page.click("#send");
     await page.click("#interrupt");
     await waitUntil(page, () => document.querySelector(".turn:last-child .turn-status")?.dataset.state === "interrupted");
+    await page.click("#show-menu");
     await page.click("#close-session");
-    await page.click('#close-dialog button[type="submit"]');
+    await page.click('#action-dialog button[type="submit"]');
     await page.waitForSelector("#composer", { state: "hidden" });
     assert.equal(await page.textContent(".session .badge"), "closed");
   },

@@ -27,6 +27,10 @@ pub const THREAD_NAME_UPDATED: &str = "thread/name/updated";
 pub const THREAD_ARCHIVED: &str = "thread/archived";
 /// A thread is not archived any more.
 pub const THREAD_UNARCHIVED: &str = "thread/unarchived";
+/// The settings of a thread have changed.
+pub const THREAD_SETTINGS_UPDATED: &str = "thread/settings/updated";
+/// Turns were removed from a thread.
+pub const THREAD_REVERTED: &str = "thread/reverted";
 /// A turn used tokens.
 pub const TOKEN_USAGE_UPDATED: &str = "thread/tokenUsage/updated";
 /// A turn began.
@@ -72,6 +76,8 @@ pub const ALL: &[&str] = &[
     THREAD_NAME_UPDATED,
     THREAD_ARCHIVED,
     THREAD_UNARCHIVED,
+    THREAD_SETTINGS_UPDATED,
+    THREAD_REVERTED,
     TOKEN_USAGE_UPDATED,
     TURN_STARTED,
     TURN_COMPLETED,

@@ -34,6 +34,9 @@ class Conversation {
     this.isReading = true;
     this.hasFailed = false;
     this.liveFrom = Infinity;
+    // As the log reports them: the settings of the thread, and the tokens used.
+    this.settings = null;
+    this.usage = null;
     byId("turns").replaceChildren();
     byId("turns").setAttribute("aria-busy", "true");
     this.drawLeftOut();
@@ -288,8 +291,16 @@ function trustText({ trust, leftOut, unreadable }) {
 
 // How each event changes the conversation; the arguments are (conversation, detail, event, isLive).
 const EVENTS = lookupTable({
-  "session.created": (it, detail, event) => it.addNote(`Session created at ${clock(event.createdAt)}`),
-  "session.resumed": (it, detail, event) => it.addNote(`Thread resumed at ${clock(event.createdAt)}`),
+  "session.created": (it, detail, event) => {
+    it.settings = settingsOfSession(detail);
+    it.addNote(`Session created at ${clock(event.createdAt)}`);
+    runInNextFrame(drawSettings);
+  },
+  "session.resumed": (it, detail, event) => {
+    it.settings = settingsOfSession(detail);
+    it.addNote(`Thread resumed at ${clock(event.createdAt)}`);
+    runInNextFrame(drawSettings);
+  },
   "session.recreated": (it) => it.addNote("The session has a new thread, because the previous one never had a turn."),
   "session.closed": (it, detail) => it.addNote(detail.reason ? `Session closed: ${detail.reason}` : "Session closed"),
   "session.held": (it, detail) => it.addNote(`The queue is held: ${detail.held?.reason ?? ""}`, null, "warn"),
@@ -356,7 +367,16 @@ const NOTIFICATIONS = lookupTable({
   "item/commandExecution/outputDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "commandExecution")?.append(params.delta),
   "item/reasoning/summaryTextDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "reasoning")?.append(params.delta),
   "item/reasoning/textDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "reasoning")?.append(params.delta),
+  "thread/settings/updated": (it, params, event, isLive) => {
+    it.settings = settingsOfThread(params);
+    // What the user had chosen applies now, or somebody has chosen something else since.
+    if (isLive) choices.delete(it.sessionId);
+    runInNextFrame(drawSettings);
+  },
+  "thread/reverted": () => runInNextFrame(markRevertedTurns),
   "thread/tokenUsage/updated": (it, params) => {
+    it.usage = params.tokenUsage;
+    runInNextFrame(drawActivity);
     if (params.turnId) setText(it.turn(params.turnId).tokens, tokenText(params.tokenUsage));
   },
   warning: (it, params) => it.addNote(params.message ?? "", null, "warn"),

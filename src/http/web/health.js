@@ -4,9 +4,15 @@ const RESTARTS_SHOWN = 200;
 const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.restart.waiting", "app-server.installed.changed", "app-server.connected", "app-server.connect.failed"];
 // How often the page requests the status, in milliseconds: if the log cannot be written, there are no events.
 const STATUS_INTERVAL_MS = 10_000;
-const RATE_SECONDS = 5;
+// The states of Codex that need nothing of the user, or only time.
+const QUIET_STATES = ["ready", "starting", "stopped", "restarting"];
+// The share of a limit from which the bar shows it, in percent.
+const HIGH_USE_PERCENT = 80;
 
-let isLost = false;
+// When the connection was lost; null if it is not.
+let lostAt = null;
+
+const isLost = () => lostAt !== null;
 
 const health = {
   child: null,
@@ -14,7 +20,6 @@ const health = {
   hooks: [],
   restarts: [],
   isHistoryRead: false,
-  counts: [],
 
   receive(event) {
     if (event.type.startsWith("storage.")) runInNextFrame(requestStatus);
@@ -31,7 +36,11 @@ const health = {
   setStatus(service, snapshot) {
     this.child = snapshot.daemon.child;
     this.service = service;
+    this.version = snapshot.config.version;
+    this.startedAt = snapshot.daemon.startedAt;
+    this.limits = snapshot.account?.rateLimits ?? null;
     runInNextFrame(drawChild);
+    runInNextFrame(drawTrouble);
   },
 };
 
@@ -45,13 +54,55 @@ function showConnection(state, text) {
   badge.dataset.state = state;
   // Every attempt is shown, but only the loss and the reconnection are announced.
   if (before === "good" && state !== "good") {
-    isLost = true;
+    lostAt = Date.now();
     announce("The connection is lost.");
-  } else if (state === "good" && isLost) {
-    isLost = false;
+  } else if (state === "good" && isLost()) {
+    lostAt = null;
     announce("Connected again.");
   }
+  document.body.toggleAttribute("data-lost", isLost());
   setText(badge, text);
+  runInNextFrame(drawTrouble);
+  runInNextFrame(drawActivity);
+}
+
+// What is wrong and what to do, and the action that helps; null if nothing is.
+function trouble() {
+  const details = { label: "Details", run: () => toggleHealth(true) };
+  if (isLost()) {
+    return { text: `No connection to codexd since ${clock(lostAt)}; what this page shows may be old. To see whether it runs, run: codexd status`, label: "Try now", run: () => stream.reconnectNow() };
+  }
+  const { child, service } = health;
+  if (!child || child.state === "starting") return null;
+  const { state, message, command } = service.codex;
+  const toDo = command === null ? "" : ` Run: ${command}`;
+  if (child.state === "crash_loop") {
+    const next = child.nextStartAt ? ` It is started again at ${clock(child.nextStartAt)}.` : "";
+    return { text: `Codex exits repeatedly. ${child.lastError ?? ""}${next}${toDo || " To find the cause, run: codexd doctor"}`, ...details };
+  }
+  if (!QUIET_STATES.includes(state)) return { text: message + toDo, ...details };
+  if (!service.ready && state === "ready" && service.notReadyReason) return { text: service.notReadyReason, ...details };
+  return null;
+}
+
+function drawTrouble() {
+  const found = trouble();
+  show(byId("trouble"), found !== null);
+  if (found && !isLost() && byId("trouble-text").textContent !== found.text) announce(found.text);
+  setText(byId("trouble-text"), found?.text ?? "");
+  setText(byId("trouble-action"), found?.label ?? "");
+  byId("trouble-action").onclick = found?.run ?? null;
+  drawLimit();
+}
+
+// Shows the limit of which most is used.
+function drawLimit() {
+  const { primary, secondary } = health.limits ?? {};
+  const [highest] = [primary, secondary].filter(Boolean).sort((a, b) => b.usedPercent - a.usedPercent);
+  const isHigh = (highest?.usedPercent ?? 0) >= HIGH_USE_PERCENT;
+  // The app-server's form: minutes, and seconds since 1970.
+  const resets = highest?.resetsAt ? `, resets ${shortTime(highest.resetsAt * 1_000)}` : "";
+  setText(byId("limit"), isHigh ? `${windowName(highest.windowDurationMins ?? null)} ${Math.round(highest.usedPercent)} % used${resets}` : "");
 }
 
 const CHILD_STATE_TEXTS = {
@@ -84,7 +135,7 @@ function drawChild() {
   if (!child) return;
   const codex = service.codex;
   const isGood = service.ready && codex.state === "ready";
-  const isBad = codex.state in CODEX_STATE_TEXTS || child.state === "crash_loop";
+  const isBad = !QUIET_STATES.includes(codex.state) || child.state === "crash_loop";
   byId("child-badge").dataset.state = isGood ? "good" : isBad ? "bad" : "wait";
   const text = CODEX_STATE_TEXTS[codex.state] ?? CHILD_STATE_TEXTS[child.state] ?? child.state;
   setText(byId("child-text"), isGood ? (codex.demo ? "Demo, not Codex" : "Codex is ready") : text);
@@ -94,37 +145,44 @@ function drawChild() {
     ...codex.notes.map((note) => ["Note", note]),
     ["Command", [child.command, ...(child.args ?? [])].join(" ")],
     ["Process", child.pid === null ? "none" : String(child.pid)],
-    ["Version", versionText(child)],
-    ["Started", child.startedAt ? clock(child.startedAt) : "never"],
+    ["Version of Codex", versionText(child)],
+    ["Version of codexd", health.version],
+    ["Codex started", child.startedAt ? clock(child.startedAt) : "never"],
+    ["codexd started", health.startedAt ? clock(health.startedAt) : ""],
     ["Generation", String(child.generation)],
     ["Consecutive failures", String(child.deaths)],
   ];
   if (child.nextStartAt) facts.push(["Next start", clock(child.nextStartAt)]);
   if (child.lastError) facts.push(["Last error", child.lastError]);
-  for (const hook of health.hooks) facts.push([`Hook ${hook.name}`, hookText(hook)]);
   if (child.stderrTail?.length) facts.push(["Last lines of stderr", child.stderrTail.join("\n")]);
   drawFacts(byId("child-facts"), facts);
 }
 
-function windowText(limit) {
-  if (limit === null) return [];
-  const minutes = limit.windowMinutes;
-  const length = minutes === null ? "" : minutes % 1440 === 0 ? ` of ${minutes / 1440} d` : minutes % 60 === 0 ? ` of ${minutes / 60} h` : ` of ${minutes} min`;
-  return [`${limit.usedPercent} % used${length}${limit.resetsAt === null ? "" : `, until ${new Date(limit.resetsAt).toLocaleString()}`}`];
+// The name of a limit by its window.
+function windowName(minutes) {
+  if (minutes === null) return "Limit";
+  if (minutes % 1440 === 0) return `${minutes / 1440} d limit`;
+  return minutes % 60 === 0 ? `${minutes / 60} h limit` : `${minutes} min limit`;
+}
+
+function limitItem(limit, name) {
+  const title = [name, windowName(limit.windowMinutes)].filter(Boolean).join(", ");
+  const resets = limit.resetsAt === null ? "" : `, resets ${clock(limit.resetsAt)}`;
+  return make("li", {}, make("span", { text: title }), make("meter", { min: 0, max: 100, high: HIGH_USE_PERCENT, optimum: 0, value: limit.usedPercent, "aria-label": title }), make("span", { class: "faint", text: `${limit.usedPercent} % used${resets}` }));
 }
 
 // The app-server asks its servers for the limits, so they are read when the user opens the panel.
 async function readAccount() {
   let facts;
+  let limits = [];
   try {
     const { account } = await callApi(`${API}/account`);
     const who = [account.type, account.email, account.planType, account.workspaceName].filter((part) => part !== null);
     const { login } = account;
-    const limits = account.rateLimits ?? [];
+    limits = (account.rateLimits ?? []).flatMap((limit) => [limit.primary, limit.secondary].filter(Boolean).map((window) => limitItem(window, limit.limitName)));
     facts = [
       ["Account", who.length === 0 ? "none" : who.join(", ")],
       ["Login", login.command === null ? login.message : `${login.message} Run: ${login.command}`],
-      ...limits.map((limit) => [`Limit ${limit.limitName ?? limit.limitId ?? ""}`, [...windowText(limit.primary), ...windowText(limit.secondary)].join("; ") || "unknown"]),
       ...(account.usage?.lifetimeTokens == null ? [] : [["Usage", `${account.usage.lifetimeTokens.toLocaleString()} tokens`]]),
       ...account.notes.map((note) => ["Note", note]),
     ];
@@ -132,16 +190,16 @@ async function readAccount() {
     facts = [["Account", messageOf(error)]];
   }
   drawFacts(byId("account-facts"), facts);
+  byId("limits").replaceChildren(...limits);
 }
 
 function drawFacts(list, facts) {
   list.replaceChildren(...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
 }
 
-function hookText({ failing, error, retryAt, deliveredAt, on }) {
-  const events = on.join(", ");
-  if (failing || retryAt) return `${failing ? "fails" : "failed"}: ${error}${retryAt ? `; next attempt ${clock(retryAt)}` : ""} (${events})`;
-  return `${deliveredAt ? `last delivery ${clock(deliveredAt)}` : "no delivery yet"} (${events})`;
+function hookText({ failing, error, retryAt, deliveredAt }) {
+  if (failing || retryAt) return `${failing ? "fails" : "failed"}: ${error}${retryAt ? `; next attempt ${clock(retryAt)}` : ""}`;
+  return deliveredAt ? `last delivery ${clock(deliveredAt)}` : "no delivery yet";
 }
 
 async function readHooks() {
@@ -151,7 +209,12 @@ async function readHooks() {
     // The status shows what is wrong with the daemon.
     return;
   }
-  drawChild();
+  byId("hooks").replaceChildren(
+    ...health.hooks.map((hook) =>
+      make("li", { "data-level": hook.failing ? "error" : hook.retryAt ? "warn" : null }, make("strong", { text: hook.name }), ` ${hookText(hook)} `, make("span", { class: "faint", text: hook.on.join(", ") })),
+    ),
+  );
+  show(byId("no-hooks"), health.hooks.length === 0);
 }
 
 // With 0, new turns are accepted until nothing is in progress.
@@ -202,22 +265,11 @@ function drawRestarts() {
   );
 }
 
-function toggleHealth() {
-  const button = byId("show-health");
-  const isShown = button.getAttribute("aria-expanded") !== "true";
-  button.setAttribute("aria-expanded", String(isShown));
+function toggleHealth(isShown = byId("health").hidden) {
+  byId("show-health").setAttribute("aria-expanded", String(isShown));
   show(byId("health"), isShown);
   if (!isShown) return;
   readRestarts();
   readAccount();
   readHooks();
-}
-
-// Runs once a second; shows the rate of events over the last seconds.
-function drawRate() {
-  health.counts.push(stream.received);
-  if (health.counts.length > RATE_SECONDS + 1) health.counts.shift();
-  const seconds = Math.max(1, health.counts.length - 1);
-  const rate = (health.counts.at(-1) - health.counts[0]) / seconds;
-  setText(byId("rate"), `${rate >= 10 || rate === 0 ? Math.round(rate).toLocaleString() : rate.toFixed(1)} events/s`);
 }

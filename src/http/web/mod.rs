@@ -27,13 +27,17 @@ const SCRIPT: &str = concat!(
     include_str!("api.js"),
     include_str!("stream.js"),
     include_str!("sessions.js"),
+    include_str!("waiting.js"),
     include_str!("threads.js"),
+    include_str!("activity.js"),
     include_str!("health.js"),
     include_str!("forms.js"),
     include_str!("requests.js"),
     include_str!("items.js"),
     include_str!("conversation.js"),
+    include_str!("settings.js"),
     include_str!("composer.js"),
+    include_str!("menu.js"),
     include_str!("page.js"),
 );
 /// Where the style and the script are inserted.

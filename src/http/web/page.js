@@ -6,11 +6,14 @@ const FRAME_WORK_MS = 6;
 const HIDDEN_FRAME_DELAY_MS = 250;
 const HIDDEN_FRAME_WORK_MS = 100;
 const NEAR_END_PX = 80;
+// The threads of Codex are searched when the user has stopped typing for this long.
+const SEARCH_DELAY_MS = 300;
 
 const due = new Set();
 let isScheduled = false;
 let isAtEnd = true;
 let lastTop = 0;
+let searchTimer = null;
 
 // Runs a task once, in the next frame.
 function runInNextFrame(task) {
@@ -70,6 +73,7 @@ const stream = new Stream({
     if (isFresh || conversation?.hasFailed) openSessionInAddress(true);
   },
   event(event) {
+    countEvent();
     sessions.receive(event);
     requests.receive(event);
     health.receive(event);
@@ -90,31 +94,34 @@ const stream = new Stream({
   },
 });
 
-// The selected session is part of the URL, so that a reload shows it again.
-function sessionInAddress() {
+// The URL has the selected session, and may have a turn of it, as `#SESSION/TURN`, so that a reload shows them again.
+function placeInAddress() {
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    const [sessionId, turnId = null] = location.hash.slice(1).split("/").map(decodeURIComponent);
+    return { sessionId, turnId };
   } catch {
     // The user may have typed it.
-    return location.hash.slice(1);
+    return { sessionId: location.hash.slice(1), turnId: null };
   }
 }
 
 function openSession(sessionId) {
-  if (sessionInAddress() !== sessionId) history.pushState(null, "", `#${encodeURIComponent(sessionId)}`);
+  if (placeInAddress().sessionId !== sessionId) history.pushState(null, "", `#${encodeURIComponent(sessionId)}`);
   openSessionInAddress(false);
 }
 
 function openSessionInAddress(isReload, scale = 1) {
-  const id = sessionInAddress();
+  const { sessionId: id, turnId } = placeInAddress();
   const record = sessions.get(id);
   document.body.dataset.view = record ? "conversation" : "sessions";
-  if (!isReload && record && conversation?.sessionId === id) return;
+  if (!isReload && record && conversation?.sessionId === id) return showTurn(turnId);
   // A notice about the previous conversation is obsolete; a notice about a gap is about this one.
   if (!isReload) notice("");
   const chosen = record ? id : null;
-  if (chosen !== sessions.chosen) swapDraft(sessions.chosen, chosen);
+  const isOther = chosen !== sessions.chosen;
   sessions.chosen = chosen;
+  if (isOther) showDraft(chosen);
+  toggleMenu(false);
   show(byId("welcome"), !record);
   setText(byId("welcome"), id && !record ? "The session does not exist." : "Select a session or create a new one.");
   conversation = null;
@@ -122,15 +129,27 @@ function openSessionInAddress(isReload, scale = 1) {
   composerState("");
   if (record) {
     conversation = new Conversation(id, scale);
-    conversation.read().then(() => runInNextFrame(processEvents));
+    conversation.read().then(() => runInNextFrame(processEvents)).then(() => showTurn(turnId));
+    readModels();
   } else {
     show(byId("left-out"), false);
     drawQueue();
   }
   drawSessions();
-  drawComposer();
+  drawSettings();
   drawRequests();
   followEnd();
+}
+
+// Scrolls to a turn. Its events may still be waiting for a frame.
+function showTurn(turnId) {
+  if (turnId === null || conversation === null) return;
+  const section = conversation.turns.get(turnId)?.section;
+  if (conversation.at < conversation.queue.length) return runInNextFrame(() => showTurn(turnId));
+  if (!section) return notice("The turn of this address is not among those that are shown.");
+  isAtEnd = false;
+  section.scrollIntoView();
+  show(byId("to-end"), true);
 }
 
 function showEarlier() {
@@ -143,9 +162,9 @@ function showEarlier() {
 // Opens the session before or after the selected one in the list.
 function openAdjacentSession(step) {
   const listed = listedSessions();
-  const at = listed.findIndex((record) => record.sessionId === sessions.chosen);
+  const at = listed.findIndex(({ record }) => record.sessionId === sessions.chosen);
   const next = listed[at < 0 ? 0 : at + step];
-  if (next) openSession(next.sessionId);
+  if (next) openSession(next.record.sessionId);
 }
 
 const isField = (target) => target instanceof HTMLElement && target.matches("input, textarea, select");
@@ -153,27 +172,54 @@ const isField = (target) => target instanceof HTMLElement && target.matches("inp
 const SHORTCUTS = {
   KeyN: openSessionDialog,
   KeyM: () => byId("prompt").focus(),
-  KeyR: () => byId("requests").querySelector(".request")?.focus(),
+  KeyR: goToNextRequest,
   ArrowUp: () => openAdjacentSession(-1),
   ArrowDown: () => openAdjacentSession(1),
 };
 
 function onKey(event) {
   if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape" && !event.isComposing) return onEscape(event);
   if (event.altKey && !event.ctrlKey && !event.metaKey && SHORTCUTS[event.code]) {
     event.preventDefault();
     SHORTCUTS[event.code]();
-  } else if (event.key === "?" && !isField(event.target)) {
+  } else if (!isField(event.target) && !event.ctrlKey && !event.metaKey) {
+    if (event.key === "?") byId("help-dialog").showModal();
+    else if (event.key === "/") byId("search").focus();
+    else return;
     event.preventDefault();
-    byId("help-dialog").showModal();
+  }
+}
+
+// Closes the menu, or interrupts the running turn, but not from a field other than the message.
+function onEscape(event) {
+  if (!byId("menu").hidden) {
+    toggleMenu(false);
+    byId("show-menu").focus();
+  } else if (!event.repeat && (event.target.id === "prompt" || !isField(event.target)) && !byId("interrupt").disabled) {
+    interrupt();
   }
 }
 
 function onPromptKey(event) {
-  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  if (event.isComposing) return;
+  const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  if (step && !event.altKey && !event.shiftKey && recall(step)) return event.preventDefault();
+  const isSending = event.ctrlKey || event.metaKey || (doesEnterSend() && !event.shiftKey && !event.altKey);
+  if (event.key !== "Enter" || !isSending) return;
   event.preventDefault();
+  if (event.repeat) return;
   if (event.shiftKey && sessions.current?.currentTurnId) submit("steer");
   else submitDefault();
+}
+
+const imagesOf = (data) => [...(data?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+
+// Takes the images of a paste or a drop.
+function takeImages(event, data) {
+  if (imagesOf(data).length === 0 || byId("composer").hidden) return;
+  event.preventDefault();
+  attachImages(imagesOf(data));
 }
 
 function on(id, type, action) {
@@ -189,18 +235,46 @@ function onSubmit(id, action) {
 
 onSubmit("composer", submitDefault);
 onSubmit("session-form", createSession);
-onSubmit("close-form", closeSession);
+onSubmit("action-form", runAction);
 on("prompt", "keydown", onPromptKey);
 on("steer", "click", () => submit("steer"));
 on("interrupt", "click", interrupt);
 on("resume-queue", "click", resumeQueue);
 on("new-session", "click", openSessionDialog);
 on("session-cancel", "click", () => byId("session-dialog").close());
-on("close-session", "click", openCloseDialog);
-on("close-cancel", "click", () => byId("close-dialog").close());
+on("action-cancel", "click", () => byId("action-dialog").close());
+on("show-menu", "click", () => toggleMenu());
+on("menu", "keydown", onMenuKey);
+for (const [id, action] of Object.entries(MENU_ACTIONS)) {
+  on(id, "click", () => {
+    toggleMenu(false);
+    runMenuAction(action);
+  });
+}
+document.addEventListener("click", (event) => byId("menu").hidden || event.target.closest("#menu, #show-menu") || toggleMenu(false));
+on("waiting", "click", goToNextRequest);
+on("notify", "click", toggleNotify);
+on("send-later", "click", openLaterDialog);
+on("attach", "click", () => byId("files").click());
+on("files", "change", () => attachImages([...byId("files").files]).then(() => { byId("files").value = ""; }));
+on("prompt", "paste", (event) => takeImages(event, event.clipboardData));
+on("prompt", "input", () => saveDraft(sessions.chosen, byId("prompt").value));
+on("main", "dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+on("main", "drop", (event) => takeImages(event, event.dataTransfer));
+for (const name of ["model", "effort", "sandbox", "approvals"]) on(`turn-${name}`, "change", () => chooseSetting(name));
+on("enter-sends", "change", () => {
+  localStorage.setItem(ENTER_NAME, byId("enter-sends").checked ? "yes" : "no");
+  drawEnter();
+});
+on("search", "input", () => {
+  sessions.shown = SESSIONS_AT_ONCE;
+  drawSessions();
+  clearTimeout(searchTimer);
+  if (byId("threads-pane").open) searchTimer = setTimeout(() => readThreads(true), SEARCH_DELAY_MS);
+});
 on("show-help", "click", () => byId("help-dialog").showModal());
 on("help-close", "click", () => byId("help-dialog").close());
-on("show-health", "click", toggleHealth);
+on("show-health", "click", () => toggleHealth());
 on("restart-codex", "click", restartCodex);
 on("show-closed", "change", drawSessions);
 on("more-sessions", "click", () => {
@@ -222,6 +296,7 @@ document.addEventListener("keydown", onKey);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   stream.reconnectNow();
+  drawActivity();
   // A frame that was requested before the page was hidden runs only now; a timer that was started then may run much later.
   if (due.size > 0) requestAnimationFrame(frame);
 });
@@ -231,6 +306,9 @@ addEventListener("hashchange", () => openSessionInAddress(false));
 const heights = new ResizeObserver(() => isAtEnd && scrollToEnd());
 heights.observe(byId("turns"));
 heights.observe(byId("conversation"));
-setInterval(drawRate, 1_000);
+drawNotify();
+drawEnter();
+// The layout of the first frame: a selected session is shown as soon as it is known.
+if (location.hash.length > 1) document.body.dataset.view = "conversation";
 setInterval(() => document.hidden || requestStatus(), STATUS_INTERVAL_MS);
 stream.connect();

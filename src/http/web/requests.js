@@ -18,6 +18,7 @@ const requests = {
       if (this.resolved.has(request.requestId) || this.pending.has(request.requestId)) return;
       this.pending.set(request.requestId, request);
       announce(`Codex asks: ${titleOf(request)}`);
+      notifyOf(request);
     } else if (event.type === "request.resolved") {
       this.end(event.detail.requestId);
     } else {
@@ -30,6 +31,7 @@ const requests = {
   end(id) {
     this.resolved.add(id);
     this.pending.delete(id);
+    endNotification(id);
   },
 
   // Reads the list of the daemon after a hello.
@@ -170,9 +172,7 @@ byId("requests").addEventListener("keydown", (event) => {
 
 // Draws the cards of the selected session; those of other sessions are counted in the list.
 function drawRequests() {
-  // A request without a session is shown in every session.
-  const isMine = (request) => request.sessionId === null || request.sessionId === sessions.chosen;
-  const mine = [...requests.pending.values()].filter(isMine);
+  const mine = [...requests.pending.values()].filter(isShownHere);
   const wanted = new Set(mine.map((request) => request.requestId));
   for (const [id, card] of requests.cards) {
     if (!wanted.has(id)) {
@@ -192,8 +192,5 @@ function drawRequests() {
     if (hasChanges && !card.hasChanges) card.body.replaceChildren(...requestDetails(request));
     card.hasChanges = hasChanges;
   }
-  const count = requests.pending.size;
-  const others = count - mine.length;
-  setText(byId("to-sessions"), others > 0 ? `Sessions · ${others} waiting` : "Sessions");
-  document.title = count > 0 ? `(${count}) codexd` : "codexd";
+  drawWaiting();
 }

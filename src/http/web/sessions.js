@@ -2,6 +2,9 @@
 
 const SESSIONS_AT_ONCE = 100;
 
+// When each running turn started, in milliseconds, if the page knows it.
+const turnStarts = new Map();
+
 const sessions = {
   records: new Map(),
   // The records of a hello include all events up to this sequence number.
@@ -40,19 +43,23 @@ const sessions = {
     const detail = event.detail ?? {};
     if (detail.session) this.records.set(detail.session.sessionId, detail.session);
     for (const record of this.records.values()) {
-      if (this.isAbout(event, record)) change(record, detail);
+      if (!this.isAbout(event, record)) continue;
+      change(record, detail, event);
+      record.updatedAt = event.createdAt;
     }
     runInNextFrame(drawSessions);
   },
 };
 
-const startTurn = (record, detail) => {
+const startTurn = (record, detail, event) => {
+  if (record.currentTurnId !== detail.turnId) turnStarts.set(detail.turnId, Date.parse(detail.startedAt ?? event.createdAt));
   record.currentTurnId = detail.turnId;
   record.lastTurnId = detail.turnId;
   record.lastTurnStatus = "inProgress";
 };
 
 const endTurn = (status) => (record, detail) => {
+  turnStarts.delete(detail.turnId);
   if (record.currentTurnId === detail.turnId) record.currentTurnId = null;
   if (record.lastTurnId === detail.turnId) record.lastTurnStatus = status ?? detail.status;
 };
@@ -85,9 +92,9 @@ const CHANGES = lookupTable({
     if (record.sessionId === detail.sessionId) sessions.records.delete(record.sessionId);
   },
   // The event may come after the end of the turn, or be about a turn that was found later; the daemon handles both alike.
-  "turn.accepted": (record, detail) => {
+  "turn.accepted": (record, detail, event) => {
     if (record.sessionId !== detail.sessionId || detail.isNewest === false || record.lastTurnId === detail.turnId) return;
-    startTurn(record, detail);
+    startTurn(record, detail, event);
     if (detail.status && detail.status !== "inProgress") endTurn(detail.status)(record, detail);
   },
   "app-server.turn.started": startTurn,
@@ -106,9 +113,9 @@ const TURN_STATUS_TEXTS = lookupTable({
 const turnStatusText = (status) => TURN_STATUS_TEXTS[status] ?? status ?? "";
 
 function stateOf(record) {
+  if (requests.pendingCount(record.sessionId) > 0) return "asking";
   if (record.status === "closed") return "closed";
   if (record.archived) return "archived";
-  if (requests.pendingCount(record.sessionId) > 0) return "asking";
   if (record.currentTurnId) return "running";
   return record.held ? "held" : "idle";
 }
@@ -117,26 +124,24 @@ const STATES = { closed: "closed", archived: "archived", asking: "asks", running
 
 const nameOf = (record) => record.title || baseName(record.cwd) || record.sessionId;
 
-// The line below the name of a session: model, status of the last turn, time of creation.
-function aboutSession(record) {
-  const last = record.lastTurnStatus ? `last turn ${turnStatusText(record.lastTurnStatus)}` : "no turn yet";
-  return [record.model, last, clock(record.createdAt)].filter(Boolean).join(" · ");
+// The time of a past moment, as short as the day allows: 14:05, Tue, 12 Nov, 12/11/2025.
+function shortTime(time) {
+  const date = new Date(time);
+  const now = new Date();
+  if (Number.isNaN(date.getTime())) return "";
+  if (date.toDateString() === now.toDateString()) return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  if (now - date < 6 * 86_400_000) return date.toLocaleDateString([], { weekday: "short" });
+  return date.toLocaleDateString([], date.getFullYear() === now.getFullYear() ? { day: "numeric", month: "short" } : {});
 }
 
 function makeRow(record) {
   const row = {
     name: make("span", { class: "name" }),
+    time: make("time", { class: "faint" }),
+    about: make("span", { class: "faint about" }),
     state: make("span", { class: "badge" }),
-    about: make("span", { class: "faint" }),
-    directory: make("span", { class: "faint directory" }),
   };
-  row.button = make(
-    "button",
-    { type: "button", class: "session", onclick: () => openSession(record.sessionId) },
-    make("span", { class: "row" }, row.name, row.state),
-    row.directory,
-    row.about,
-  );
+  row.button = make("button", { type: "button", class: "session", onclick: () => openSession(record.sessionId) }, row.name, row.time, row.about, row.state);
   row.item = make("li", {}, row.button);
   return row;
 }
@@ -144,57 +149,94 @@ function makeRow(record) {
 function drawRow(row, record) {
   const state = stateOf(record);
   setText(row.name, nameOf(record));
+  setText(row.time, shortTime(record.updatedAt));
+  row.time.dateTime = record.updatedAt;
+  // The title may be the directory.
+  setText(row.about, [record.title ? baseName(record.cwd) : "", record.model].filter(Boolean).join(" · "));
+  row.button.title = record.cwd ?? "";
+  show(row.state, state !== "idle");
   setText(row.state, STATES[state]);
   row.state.dataset.state = state;
-  setText(row.directory, record.cwd ?? "");
-  setText(row.about, aboutSession(record));
   if (record.sessionId === sessions.chosen) row.button.setAttribute("aria-current", "page");
   else row.button.removeAttribute("aria-current");
 }
 
-// The sessions to list, the newest first.
+// The groups of the list: what waits for the user is first, and never hidden as closed.
+const GROUPS = [
+  { title: "Asks", has: (state) => state === "asking" },
+  { title: "Running", has: (state) => state === "running" },
+  { title: "Others", has: () => true },
+];
+
+for (const group of GROUPS) group.item = make("li", { class: "group" }, make("h3", { text: group.title }));
+
+// The sessions that match the search, in the order of the list: by group, the last used first.
 function listedSessions() {
   const withClosed = byId("show-closed").checked;
-  const isListed = (record) => withClosed || (record.status !== "closed" && !record.archived) || record.sessionId === sessions.chosen;
-  const listed = [...sessions.records.values()].filter(isListed);
-  return listed.sort((a, b) => (a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : 0));
+  const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const listed = [];
+  for (const record of sessions.records.values()) {
+    const state = stateOf(record);
+    const isHidden = !withClosed && (state === "closed" || state === "archived") && record.sessionId !== sessions.chosen;
+    const text = words.length > 0 ? `${nameOf(record)} ${record.cwd ?? ""} ${record.model ?? ""}`.toLowerCase() : "";
+    if (isHidden || !words.every((word) => text.includes(word))) continue;
+    listed.push({ record, group: GROUPS.findIndex((group) => group.has(state)) });
+  }
+  const compare = (a, b) => (a < b ? 1 : a > b ? -1 : 0);
+  return listed.sort((a, b) => a.group - b.group || compare(a.record.updatedAt, b.record.updatedAt) || compare(a.record.createdAt, b.record.createdAt));
 }
 
 function drawSessions() {
   const listed = listedSessions();
   const visible = listed.slice(0, sessions.shown);
   const list = byId("sessions");
-  const kept = new Set(visible.map((record) => record.sessionId));
+  const kept = new Set(visible.map(({ record }) => record.sessionId));
   for (const [id, row] of sessions.rows) {
     if (!kept.has(id)) {
       row.item.remove();
       sessions.rows.delete(id);
     }
   }
-  visible.forEach((record, index) => {
+  const items = [];
+  const isGrouped = visible.some(({ group }) => group < GROUPS.length - 1);
+  let last = null;
+  for (const { record, group } of visible) {
     let row = sessions.rows.get(record.sessionId);
     if (!row) {
       row = makeRow(record);
       sessions.rows.set(record.sessionId, row);
     }
     drawRow(row, record);
-    // A row in the right position is not moved, so that it keeps the focus.
-    if (list.children[index] !== row.item) list.insertBefore(row.item, list.children[index] ?? null);
+    if (isGrouped && group !== last) items.push(GROUPS[group].item);
+    last = group;
+    items.push(row.item);
+  }
+  for (const group of GROUPS) if (!items.includes(group.item)) group.item.remove();
+  // An item in the right position is not moved, and a row that is moved gets its focus back.
+  const focused = list.contains(document.activeElement) ? document.activeElement : null;
+  items.forEach((item, index) => {
+    if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
   });
+  if (focused !== document.activeElement) focused?.focus({ preventScroll: true });
   const rest = listed.length - visible.length;
   show(byId("more-sessions"), rest > 0);
   setText(byId("more-sessions"), `Show more (${rest.toLocaleString()} hidden)`);
   show(byId("no-sessions"), listed.length === 0);
+  setText(byId("no-sessions"), byId("search").value.trim() ? "No session matches." : "No sessions.");
   drawSessionHead();
 }
 
 function drawSessionHead() {
   const record = sessions.current;
   show(byId("session-head"), record !== null);
+  drawWaiting();
+  drawActivity();
   if (record === null) return;
+  const state = stateOf(record);
   setText(byId("session-title"), nameOf(record));
-  setText(byId("session-about"), [record.cwd, record.model, STATES[stateOf(record)]].filter(Boolean).join(" · "));
+  setText(byId("session-about"), [record.cwd, record.model].filter(Boolean).join(" · "));
+  setText(byId("session-state"), STATES[state]);
+  byId("session-state").dataset.state = state;
   byId("session-about").title = record.sessionId;
-  show(byId("close-session"), record.status !== "closed");
   drawComposer();
 }

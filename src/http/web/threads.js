@@ -4,9 +4,11 @@ const THREADS_AT_ONCE = 20;
 
 let nextThreads = null;
 
-// Reads a page of the threads, the last used ones first; `isFirst` replaces the list.
+// Reads a page of the threads that match the search, the last used ones first; `isFirst` replaces the list.
 async function readThreads(isFirst) {
   const query = new URLSearchParams({ limit: String(THREADS_AT_ONCE) });
+  const words = byId("search").value.trim();
+  if (words) query.set("search", words);
   if (!isFirst) query.set("after", nextThreads);
   setText(byId("threads-note"), "");
   try {
@@ -14,7 +16,7 @@ async function readThreads(isFirst) {
     nextThreads = next;
     if (isFirst) byId("threads").replaceChildren();
     byId("threads").append(...threads.map(threadRow));
-    if (isFirst && threads.length === 0) setText(byId("threads-note"), "No threads.");
+    if (isFirst && threads.length === 0) setText(byId("threads-note"), words ? "No thread matches." : "No threads.");
   } catch (error) {
     nextThreads = null;
     setText(byId("threads-note"), messageOf(error));
@@ -25,7 +27,7 @@ async function readThreads(isFirst) {
 function threadRow(thread) {
   const title = thread.title ?? thread.threadId;
   const name = make("span", { class: "name", text: title });
-  const about = make("span", { class: "faint directory", text: [thread.cwd, clock(thread.updatedAt)].filter(Boolean).join(" · ") });
+  const about = make("span", { class: "faint directory", text: [thread.cwd, shortTime(thread.updatedAt)].filter(Boolean).join(" · ") });
   const button = make("button", { type: "button", "aria-label": `Open ${title}`, text: "Open", onclick: () => openThread(thread, button) });
   return make("li", {}, make("div", { class: "row" }, name, button), about);
 }
