@@ -132,7 +132,7 @@ fn process_starts(source: &Source) -> Vec<String> {
 
 /// Changes of files outside the modules that own files.
 fn file_changes(source: &Source) -> Vec<String> {
-    let owners = ["src/storage", "src/demo/threads.rs", "src/commands/smoke.rs"];
+    let owners = ["src/storage", "src/demo/threads.rs", "src/commands/smoke.rs", "src/commands/ask/files.rs"];
     let of_fs =
         ["write", "rename", "copy", "hard_link", "create_dir", "create_dir_all", "set_permissions", "*"];
     let changes = |path: &[String]| {

@@ -37,8 +37,12 @@ pub enum Command {
     /// Show the status of the running daemon
     Status(DaemonArguments),
     /// Submit a prompt to Codex and stream the answer
+    #[command(visible_alias = "run")]
     Ask(AskArguments),
+    /// The same, with --json as "codex exec" has it: --jsonl
+    Exec(AskArguments),
     /// List sessions
+    #[command(visible_aliases = ["ls", "ps"])]
     Sessions(ListArguments),
     /// List the threads of Codex on this machine, those of the terminal included
     Threads(ThreadsArguments),
@@ -49,12 +53,14 @@ pub enum Command {
     /// Approve a request of Codex
     Approve(ApproveArguments),
     /// Decline a request of Codex
+    #[command(visible_alias = "deny")]
     Decline(DeclineArguments),
     /// Interrupt the running turn of a session
     Interrupt(InterruptArguments),
     /// Resume the held queue of a session
     ResumeQueue(ResumeQueueArguments),
     /// Close a session
+    #[command(visible_alias = "rm")]
     Close(CloseArguments),
     /// Restart the app-server, for example after an upgrade of Codex; sessions and queues continue
     AppServer(AppServerArguments),
@@ -101,6 +107,8 @@ pub enum Command {
     Service(ServiceArguments),
     /// Check everything that codexd needs and suggest fixes
     Doctor(DaemonArguments),
+    /// Print the version
+    Version,
     /// Run the guard of a daemon: end the processes that a killed daemon leaves behind
     #[command(hide = true)]
     Guard {

@@ -29,26 +29,52 @@ pub struct AskArguments {
     #[arg(value_name = "TEXT")]
     pub words: Vec<String>,
     /// Send this image with the prompt (PNG, JPEG, GIF or WebP); may be repeated
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     pub image: Vec<PathBuf>,
-    /// Continue this session; "last" is the most recently used one in this directory
-    #[arg(long, value_name = "ID")]
+    /// Continue this session: an ID, the beginning of one, a title, or "last"
+    ///
+    /// "last" is the most recently used session in this directory.
+    #[arg(long, value_name = "ID", group = "existing_session", value_parser = NonEmptyStringValueParser::new())]
     pub session: Option<String>,
+    /// Continue the most recently used session in this directory
+    #[arg(long = "continue", visible_alias = "last", group = "existing_session")]
+    pub continues: bool,
     /// Working directory [default: the current directory for a new session]
-    #[arg(long, value_name = "PATH")]
+    #[arg(short = 'C', long, visible_alias = "cd", value_name = "PATH")]
     pub cwd: Option<String>,
     /// Model to use
-    #[arg(long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME")]
     pub model: Option<String>,
     /// Sandbox of the commands that Codex runs; only for a new session
-    #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
+    #[arg(short, long, value_name = "SANDBOX", conflicts_with = "existing_session",
           value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
     pub sandbox: Option<String>,
     /// When Codex asks for approval, as Codex names it: untrusted, on-request or never
-    #[arg(long, value_name = "POLICY")]
+    #[arg(short, long, visible_alias = "ask-for-approval", value_name = "POLICY")]
     pub approval_policy: Option<String>,
+    /// Override a value of Codex's configuration, such as model_reasoning_effort=high; only for a new session
+    ///
+    /// The key may have dots, and the value is TOML, or else a string. May be repeated.
+    #[arg(short, long, value_name = "KEY=VALUE", conflicts_with = "existing_session")]
+    pub config: Vec<String>,
+    /// Use the profile of Codex in NAME.config.toml in CODEX_HOME; only for a new session
+    #[arg(short, long, value_name = "NAME", conflicts_with = "existing_session",
+          value_parser = NonEmptyStringValueParser::new())]
+    pub profile: Option<String>,
+    /// Keep the thread in no file of Codex; only for a new session
+    #[arg(long, conflicts_with = "existing_session")]
+    pub ephemeral: bool,
+    /// File with a JSON Schema that the answer has to match
+    #[arg(long, value_name = "FILE")]
+    pub output_schema: Option<PathBuf>,
+    /// Write the last message of Codex to this file, too
+    #[arg(short, long, value_name = "FILE", conflicts_with = "detach")]
+    pub output_last_message: Option<PathBuf>,
+    /// Print a JSON document in a line for each thing that happens, like "codex exec --json"
+    #[arg(long, conflicts_with_all = ["json", "detach"])]
+    pub jsonl: bool,
     /// What to do if a turn of the session is running [default: refuse]
-    #[arg(long, value_name = "HOW", requires = "session",
+    #[arg(long, value_name = "HOW", requires = "existing_session",
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     pub when_busy: Option<String>,
     /// Queue the turn and start it at this time at the earliest, such as 2026-11-20T05:00:00Z
@@ -64,7 +90,7 @@ pub struct AskArguments {
     ///
     /// Its commands run outside the sandbox. Without this option, the question is asked once per directory at a
     /// terminal.
-    #[arg(long, value_name = "BOOL", conflicts_with = "session", num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "BOOL", conflicts_with = "existing_session", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub trust: Option<bool>,
     /// Interrupt the turn if Codex reaches no network for this many seconds; 0 for no limit

@@ -108,6 +108,11 @@ fn setting(argument: &clap::Arg) -> Option<Value> {
     }))
 }
 
+/// What `codexd --version` prints.
+pub fn version() -> String {
+    format!("codexd {LONG_VERSION}")
+}
+
 /// The completion script for a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let whole = CommandLine::command();

@@ -28,7 +28,7 @@ pub use client::{
     ThreadsArguments,
 };
 pub use exit::CliExit;
-pub use help::completions;
+pub use help::{completions, version};
 
 /// Commands that codexd starts itself and that have no settings: they skip what settings need, because a guard keeps the
 /// memory of its command line.

@@ -1,3 +1,5 @@
+mod names;
+
 use std::path::PathBuf;
 
 use clap::CommandFactory;
@@ -398,7 +400,10 @@ fn parse_reads_client_commands() {
         (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
         (&["ask", "--trust=perhaps"], "invalid value 'perhaps'"),
         (&["ask", "--trust", "--session", "s"], "cannot be used with"),
-        (&["ask", "--when-busy", "queue"], "were not provided: --session <ID>"),
+        (&["ask", "--when-busy", "queue"], "were not provided: <--session <ID>|--continue>"),
+        (&["ask", "--continue", "--session", "s", "x"], "cannot be used with"),
+        (&["ask", "--continue", "--ephemeral", "x"], "cannot be used with"),
+        (&["ask", "-c", "a=b", "--session", "s"], "cannot be used with"),
         (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
         (&["--state-dir", "/x", "ask"], "unexpected argument '--state-dir'"),
         (&["close"], "were not provided: <SESSION>"),

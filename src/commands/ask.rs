@@ -3,13 +3,21 @@
 //! The entry point reads the prompt, finds or creates the session, submits the turn, and maps its [`TurnOutcome`] to an
 //! exit code. [`TurnFollower`] handles everything in between.
 
+mod activity;
 mod approvals;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a separate process; a blocking call delays only the command"
 )]
+mod files;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
 mod images;
+mod json_lines;
 mod network;
+mod outcome;
 mod printer;
 #[expect(
     clippy::disallowed_methods,
@@ -31,17 +39,30 @@ use tokio::sync::watch;
 use super::api::{session_path, turn_path};
 use super::failure::{EXIT_INTERRUPTED, EXIT_SIGINT, Failure};
 use super::output;
-use super::sessions::{current_or_named_directory, find_session};
+use super::sessions::{LAST, current_or_named_directory, find_session};
 use super::status::codex_status_text;
+use super::terminal::FAINT;
 use crate::cli::AskArguments;
 use crate::client::{ClientError, newest_cursor};
 use crate::codex::protocol::values::INPUT_TEXT;
 use crate::commands::context::CommandContext;
+use outcome::{TurnOutcome, TurnState};
+use printer::AnswerFormat;
 use terminal_input::TerminalInput;
-use turn_follower::{TurnFollower, TurnOutcome, TurnState};
+use turn_follower::TurnFollower;
 
-pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(context: &CommandContext, mut options: AskArguments) -> Result<ExitCode, Failure> {
+    if options.continues {
+        options.session = Some(LAST.to_owned());
+    }
+    let format = match (context.json, options.jsonl) {
+        (true, _) => AnswerFormat::Document,
+        (_, true) => AnswerFormat::JsonLines,
+        _ => AnswerFormat::Text,
+    };
     let input = input(&options)?;
+    let schema = options.output_schema.as_deref().map(files::output_schema).transpose()?;
+    let answer_file = options.output_last_message.as_deref().map(files::AnswerFile::create).transpose()?;
     let mut interrupts = interrupts()?;
     if options.session.is_none() {
         check_account(context).await?;
@@ -55,12 +76,19 @@ pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Resu
     if *interrupts.borrow() {
         return Ok(cancel_before_turn(context, &options, &session_id).await);
     }
-    let turn = match submit_or_interrupt(context, &options, &session_id, &input, interrupts.clone()).await? {
+    let body = turn_body(&options, &session_id, &input, schema)?;
+    let turn = match submit_or_interrupt(context, &options, &session_id, &body, interrupts.clone()).await? {
         Some(turn) => turn,
         None => return Ok(cancel_before_turn(context, &options, &session_id).await),
     };
-    if !context.json {
-        output::print_error(&context.stderr.line(&format!("session {session_id}")));
+    // If the daemon is gone, the stream of events waits for it.
+    let mut view = context.client.get(&session_path(&session_id)).await.unwrap_or_default();
+    view["session"]["sessionId"] = session_id.as_str().into();
+    let session = &view["session"];
+    match format {
+        AnswerFormat::Text => print_head(context, session),
+        AnswerFormat::JsonLines => output::print(&json_lines::thread_started(session).to_string())?,
+        AnswerFormat::Document => {}
     }
     if options.detach {
         return detach(context, &session_id, &turn);
@@ -68,14 +96,18 @@ pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Resu
     if let (TurnState::Queued(_), Some(time)) = (&turn, &options.not_before) {
         context.print_note(&format!("The turn is queued and starts at {time} at the earliest."));
     }
-    let mut follower = TurnFollower::new(context, &session_id, turn, cursor, terminal);
+    let mut follower = TurnFollower::new(context, format, session, turn, cursor, terminal);
     follower.set_network_timeout(options.network_timeout);
-    follower.report_failed_mcp_servers().await?;
+    follower.report_failed_mcp_servers(&view)?;
     if options.when_busy.as_deref() == Some("steer") {
         follower.sync_requests().await?;
     }
     follower.report_queue().await?;
     let outcome = follower.run(interrupts).await?;
+    follower.print_end(&outcome)?;
+    if let Some(file) = answer_file {
+        file.write(follower.answer())?;
+    }
     if context.json {
         print_result(context, &session_id, follower.turn_id()).await?;
     }
@@ -100,6 +132,17 @@ pub(crate) async fn run(context: &CommandContext, options: AskArguments) -> Resu
             ExitCode::FAILURE
         }
     })
+}
+
+/// Prints which session it is, and on a terminal what it uses.
+fn print_head(context: &CommandContext, session: &Value) {
+    let session_id = session["sessionId"].as_str().unwrap_or_default();
+    let mut head = format!("session {session_id}");
+    if context.stderr.is_terminal {
+        let used = ["model", "reasoningEffort"].into_iter().filter_map(|name| session[name].as_str());
+        head.extend(used.map(|name| format!(" · {name}")));
+    }
+    output::print_error(&context.stderr.paint(FAINT, &context.stderr.line(&head)));
 }
 
 /// How long to wait for a new login to become known to the daemon.
@@ -207,6 +250,13 @@ async fn session(
     if let Some(trust) = options.trust {
         body.insert("trust".to_owned(), trust.into());
     }
+    let overrides = files::config_overrides(options.profile.as_deref(), &options.config)?;
+    if !overrides.is_empty() {
+        body.insert("config".to_owned(), overrides.into());
+    }
+    if options.ephemeral {
+        body.insert("ephemeral".to_owned(), true.into());
+    }
     let Some((created, input)) = trust::create(context, body, interrupts).await? else { return Ok(None) };
     let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
     if created["session"]["trust"] == "untrusted" {
@@ -268,10 +318,10 @@ async fn submit_or_interrupt(
     context: &CommandContext,
     options: &AskArguments,
     session_id: &str,
-    input: &Value,
+    turn: &Value,
     mut interrupts: watch::Receiver<bool>,
 ) -> Result<Option<TurnState>, Failure> {
-    let submitted = submit(context, options, session_id, input);
+    let submitted = submit(context, session_id, turn);
     tokio::pin!(submitted);
     tokio::select! {
         submitted = &mut submitted => return submitted,
@@ -283,12 +333,13 @@ async fn submit_or_interrupt(
     submitted.await
 }
 
-async fn submit(
-    context: &CommandContext,
+/// The body of the request that submits the turn.
+fn turn_body(
     options: &AskArguments,
     session_id: &str,
     input: &Value,
-) -> Result<Option<TurnState>, Failure> {
+    schema: Option<Value>,
+) -> Result<Value, Failure> {
     let mut body = Map::new();
     if options.session.is_some() {
         body = settings(options);
@@ -311,7 +362,18 @@ async fn submit(
     }
     body.insert("sessionId".to_owned(), session_id.into());
     body.insert("input".to_owned(), input.clone());
-    let submitted = context.client.post("/v1/codexd/turn", &body.into()).await;
+    if let Some(schema) = schema {
+        body.insert("outputSchema".to_owned(), schema);
+    }
+    Ok(body.into())
+}
+
+async fn submit(
+    context: &CommandContext,
+    session_id: &str,
+    turn: &Value,
+) -> Result<Option<TurnState>, Failure> {
+    let submitted = context.client.post("/v1/codexd/turn", turn).await;
     if submitted.as_ref().is_err_and(|error| error.code() == "turn_interrupted") {
         return Ok(None);
     }

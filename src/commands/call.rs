@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 
 use super::api::{session_path, turn_path};
 use super::failure::Failure;
-use super::output;
 use super::sessions::{current_or_named_directory, find_session};
-use super::terminal::sanitize_lines_for_terminal;
+use super::{markdown, output};
 use crate::cli::{CallArguments, GoalArguments, RevertArguments, ReviewArguments};
 use crate::codex::protocol::calls;
 use crate::codex::protocol::values::{TURN_COMPLETED, TURN_IN_PROGRESS};
@@ -125,8 +124,8 @@ async fn finish(
         Some(TURN_COMPLETED) => {
             let text = turn["text"].as_str().filter(|text| !text.is_empty()).unwrap_or(default);
             let is_terminal = context.stdout.is_terminal;
-            let text = if is_terminal { sanitize_lines_for_terminal(text) } else { text.to_owned() };
-            context.print(&answer, &text)?;
+            let text = if is_terminal { markdown::render(&context.stdout, text) } else { text.to_owned() };
+            context.print(&answer, text.trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
         status => {

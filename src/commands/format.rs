@@ -2,11 +2,14 @@
 //!
 //! Text from Codex is inserted unchanged: the code that prints a line sanitizes it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::patch::{FileChange, patch_totals};
 use super::terminal::sanitize_for_terminal;
-use crate::codex::protocol::decisions::{self, ACCEPT_FOR_SESSION, ACCEPT_WITH_POLICY, CANCEL};
+use crate::codex::protocol::decisions::{self, ACCEPT, ACCEPT_FOR_SESSION, CANCEL, DECLINE};
 use crate::codex::protocol::server_requests::{ServerRequestKind, WRITE_STDIN};
 use crate::codex::protocol::{items, notifications, values};
 
@@ -19,6 +22,18 @@ pub(crate) fn item(item: &Value) -> Option<String> {
         items::MCP_TOOL_CALL => format!("tool {}/{}", text("server"), text("tool")),
         items::WEB_SEARCH => format!("web search {}", text("query")),
         _ => return None,
+    })
+}
+
+/// The same for a person: commands without the shell that Codex starts for them, and a patch in short.
+pub(crate) fn item_for_person(item: &Value) -> Option<String> {
+    Some(match item["type"].as_str()? {
+        items::COMMAND_EXECUTION => command_for_person(&item["command"]),
+        items::FILE_CHANGE => match patch_totals(&FileChange::all(&item["changes"])) {
+            totals if totals.is_empty() => "changing files".to_owned(),
+            totals => format!("changing {totals}"),
+        },
+        _ => self::item(item)?,
     })
 }
 
@@ -35,16 +50,11 @@ pub(crate) fn item_outcome(item: &Value) -> Option<String> {
 
 /// Lists the changes of a patch: `add a.txt, update b.txt`.
 fn changes(changes: &Value) -> String {
-    each_change(changes).join(", ")
-}
-
-/// Describes each change of a patch, such as `add a.txt`.
-pub(crate) fn each_change(changes: &Value) -> Vec<String> {
     let change = |change: &Value| {
         let kind = change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or("change");
         format!("{kind} {}", change["path"].as_str().unwrap_or("?"))
     };
-    changes.as_array().into_iter().flatten().map(change).collect()
+    changes.as_array().into_iter().flatten().map(change).collect::<Vec<_>>().join(", ")
 }
 
 /// Who is logged in, in one line.
@@ -97,6 +107,15 @@ pub(crate) fn event(event: &Value) -> String {
 
 /// Describes a request of Codex.
 pub(crate) fn request(request: &Value) -> String {
+    request_with(request, command)
+}
+
+/// The same for a person: commands without the shell that Codex starts for them.
+pub(crate) fn request_for_person(request: &Value) -> String {
+    request_with(request, command_for_person)
+}
+
+fn request_with(request: &Value, command: fn(&Value) -> String) -> String {
     let params = &request["params"];
     let text = |name: &str| params[name].as_str();
     let reason = text("reason").map_or_else(String::new, |reason| format!(" ({reason})"));
@@ -141,6 +160,26 @@ fn command(command: &Value) -> String {
     }
 }
 
+/// A command as a person would type it: without `bash -lc` and the quotes that this needs.
+fn command_for_person(command: &Value) -> String {
+    let arguments = match command {
+        Value::Array(arguments) => {
+            arguments.iter().map(|argument| argument.as_str().map(str::to_owned)).collect()
+        }
+        _ => command.as_str().and_then(shlex::split),
+    };
+    match arguments.as_deref() {
+        Some([shell, flag, script]) if is_shell(shell) && ["-lc", "-c"].contains(&flag.as_str()) => {
+            script.clone()
+        }
+        _ => self::command(command),
+    }
+}
+
+fn is_shell(program: &str) -> bool {
+    ["bash", "zsh", "sh"].contains(&program.rsplit('/').next().unwrap_or_default())
+}
+
 /// Formats a decision: its name and parameters.
 pub(crate) fn decision(decision: &Value) -> String {
     match decision {
@@ -156,17 +195,17 @@ pub(crate) fn decision(decision: &Value) -> String {
     }
 }
 
-/// Formats a decision with its consequences, for the user who has to decide.
-pub(crate) fn decision_explained(decision: &Value) -> String {
+/// Formats a decision and its consequences in words, for the user who has to decide.
+pub(crate) fn decision_in_words(decision: &Value) -> String {
     match (decision.as_str(), decisions::policy_arguments(decision)) {
-        (Some(ACCEPT_FOR_SESSION), _) => {
-            format!("{ACCEPT_FOR_SESSION}: and do not ask again in this session")
-        }
-        (Some(CANCEL), _) => format!("{CANCEL}: decline, and end the turn"),
+        (Some(ACCEPT), _) => "yes".to_owned(),
+        (Some(ACCEPT_FOR_SESSION), _) => "yes, and do not ask again in this session".to_owned(),
+        (Some(DECLINE), _) => "no, and go on without it".to_owned(),
+        (Some(CANCEL), _) => "no, and end the turn".to_owned(),
         (_, Some(start)) => {
             format!(
-                "{ACCEPT_WITH_POLICY}: and do not ask again where a command begins with \"{}\"",
-                command(start)
+                "yes, and do not ask again for commands that begin with \"{}\"",
+                command_for_person(start)
             )
         }
         _ => self::decision(decision),
@@ -199,6 +238,28 @@ pub(crate) fn age(time: &Value, now: Timestamp) -> String {
         3600..86_400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// Formats a duration in whole seconds, such as `1 min 12 s`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Formats a number with its digits in groups, such as `42,150`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let place = |at: usize| digits.len() - at;
+    let grouped = digits.char_indices().flat_map(|(at, digit)| {
+        let comma = (at > 0 && place(at).is_multiple_of(3)).then_some(',');
+        comma.into_iter().chain([digit])
+    });
+    grouped.collect()
 }
 
 #[cfg(test)]
@@ -299,5 +360,29 @@ mod tests {
         assert_eq!(account_text(&account), "chatgpt, me@example.org, plan plus");
         assert_eq!(account_text(&json!({ "requiresOpenaiAuth": false })), "none, and none is needed");
         assert_eq!(account_text(&json!({ "type": null, "requiresOpenaiAuth": true })), "-");
+    }
+
+    #[test]
+    fn commands_are_shown_without_the_shell_around_them() {
+        let shown = |command: Value| {
+            item_for_person(&json!({ "type": "commandExecution", "command": command })).unwrap()
+        };
+        assert_eq!(shown(json!("/bin/bash -lc 'cargo test'")), "cargo test");
+        assert_eq!(shown(json!(r#"bash -lc "echo '\$(a)'""#)), "echo '$(a)'");
+        assert_eq!(shown(json!(["zsh", "-c", "ls"])), "ls");
+        // Whatever is more than a shell and its script is shown whole.
+        for command in ["/bin/bash -lc 'a' b", "ls -l", "python -c 'x'", "bash -lc 'a"] {
+            assert_eq!(shown(json!(command)), command);
+        }
+    }
+
+    #[test]
+    fn durations_and_numbers_are_short() {
+        for (seconds, expected) in [(0, "0 s"), (72, "1 min 12 s"), (3720, "1 h 2 min"), (93_600, "1 d 2 h")]
+        {
+            assert_eq!(duration(Duration::from_secs(seconds)), expected);
+        }
+        let numbers = [7, 999, 1000, 42_150, 1_234_567].map(grouped);
+        assert_eq!(numbers, ["7", "999", "1,000", "42,150", "1,234,567"]);
     }
 }

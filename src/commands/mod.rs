@@ -34,8 +34,10 @@ mod hooks;
 mod interrupt;
 mod logging;
 mod login;
+mod markdown;
 mod mcp;
 mod output;
+mod patch;
 mod questions;
 mod requests;
 mod resume_queue;
@@ -67,6 +69,7 @@ mod token;
 mod update;
 #[expect(clippy::disallowed_methods, reason = "the watchdog is a separate thread")]
 mod watchdog;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -99,6 +102,11 @@ pub fn run(command: Command) -> ExitCode {
         }
         Command::Smoke(arguments) => smoke::run(arguments.settings, arguments.json),
         Command::Ask(arguments) => {
+            let client = arguments.client.clone();
+            run_client_command(&client, async |context| ask::run(context, arguments).await)
+        }
+        Command::Exec(mut arguments) => {
+            arguments.jsonl |= std::mem::take(&mut arguments.client.json);
             let client = arguments.client.clone();
             run_client_command(&client, async |context| ask::run(context, arguments).await)
         }
@@ -173,6 +181,7 @@ pub fn run(command: Command) -> ExitCode {
             let script = cli::completions(shell);
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
+        Command::Version => output::print(&cli::version()).map(|()| ExitCode::SUCCESS),
         Command::Guard { instance } => return codex::run_guard(&instance),
         Command::Detach { program, arguments } => {
             let error = codex::run_detached(&program, &arguments);

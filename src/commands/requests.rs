@@ -196,13 +196,21 @@ fn answers_body(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     }
 }
 
-/// The offered decision with this name or this JSON text.
+/// The offered decision with this name, this JSON text, or a word that people use for it.
 pub(crate) fn find_decision<'a>(offered: &'a [Value], name: &str) -> Option<&'a Value> {
     let parsed: Option<Value> = serde_json::from_str(name).ok();
-    let matches = |decision: &&Value| {
-        Some(*decision) == parsed.as_ref()
-            || decision.as_str() == Some(name)
+    let is_named = |decision: &Value, name: &str| {
+        decision.as_str() == Some(name)
             || decision.as_object().is_some_and(|object| object.len() == 1 && object.contains_key(name))
     };
-    offered.iter().find(matches)
+    let meant: &[&str] = match name.to_lowercase().as_str() {
+        "y" | "yes" | "ok" | "allow" | "approve" => &[decisions::ACCEPT],
+        "a" | "always" => &[decisions::ACCEPT_FOR_SESSION, decisions::ACCEPT_WITH_POLICY],
+        "n" | "no" | "deny" | "reject" => &[decisions::DECLINE, decisions::CANCEL],
+        "c" | "stop" | "abort" => &[decisions::CANCEL],
+        _ => &[],
+    };
+    let find = |name: &str| offered.iter().find(|decision| is_named(decision, name));
+    let by_json = || offered.iter().find(|decision| Some(*decision) == parsed.as_ref());
+    find(name).or_else(by_json).or_else(|| meant.iter().find_map(|name| find(name)))
 }

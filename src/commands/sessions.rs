@@ -14,7 +14,7 @@ use crate::commands::context::CommandContext;
 use crate::commands::format::age;
 
 /// The name of the most recently used session.
-const LAST: &str = "last";
+pub(crate) const LAST: &str = "last";
 
 const COLUMNS: [Column; 7] = [
     Column { title: "SESSION", overflow: Overflow::Keep },

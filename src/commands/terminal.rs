@@ -12,11 +12,15 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The width of a terminal that does not report one, in columns.
 const DEFAULT_WIDTH: usize = 80;
+/// The height of such a terminal, in lines.
+const DEFAULT_ROWS: usize = 24;
 
 /// Titles and prompts.
 pub(crate) const STRONG: Style = Style::new().bold();
 /// Secondary information.
 pub(crate) const FAINT: Style = Style::new().dimmed();
+/// What went well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 /// Errors.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 /// Requests that wait for the user.
@@ -30,22 +34,42 @@ pub(crate) struct OutputTarget {
     has_colors: bool,
     /// The width of a line in columns; `None` if unlimited.
     pub(crate) width: Option<usize>,
+    /// How many lines it shows.
+    pub(crate) rows: usize,
 }
 
 impl OutputTarget {
     /// Inspects an output; `no_color` is the user's preference.
     pub(crate) fn of(output: &(impl AsFd + IsTerminal), no_color: bool) -> Self {
         let is_terminal = output.is_terminal();
-        let width = is_terminal.then(|| {
-            let size = rustix::termios::tcgetwinsize(output).map_or(0, |size| usize::from(size.ws_col));
-            if size == 0 { DEFAULT_WIDTH } else { size }
-        });
-        Self { is_terminal, has_colors: is_terminal && !no_color, width }
+        let size = if is_terminal { rustix::termios::tcgetwinsize(output).ok() } else { None };
+        let or_default = |size: Option<u16>, default| match usize::from(size.unwrap_or(0)) {
+            0 => default,
+            size => size,
+        };
+        Self {
+            is_terminal,
+            has_colors: is_terminal && !no_color,
+            width: is_terminal.then(|| or_default(size.map(|size| size.ws_col), DEFAULT_WIDTH)),
+            rows: or_default(size.map(|size| size.ws_row), DEFAULT_ROWS),
+        }
+    }
+
+    /// A terminal of this width.
+    #[cfg(test)]
+    pub(crate) fn terminal(width: usize, has_colors: bool) -> Self {
+        Self { is_terminal: true, has_colors, width: Some(width), rows: DEFAULT_ROWS }
+    }
+
+    /// Whether text can have styles.
+    pub(crate) fn has_colors(&self) -> bool {
+        self.has_colors
     }
 
     /// The text in this style, if the output has colors.
     pub(crate) fn paint(&self, style: Style, text: &str) -> String {
-        if self.has_colors { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        let is_styled = self.has_colors && style != Style::new();
+        if is_styled { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
     /// The text as one sanitized line, truncated to the width.
@@ -217,7 +241,7 @@ mod tests {
     use super::*;
 
     fn screen(width: usize) -> OutputTarget {
-        OutputTarget { is_terminal: true, has_colors: false, width: Some(width) }
+        OutputTarget::terminal(width, false)
     }
 
     #[test]

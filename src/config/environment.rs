@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crate::codex::protocol::environment::{CODEX_HOME, DEFAULT_CODEX_HOME};
+
 /// Environment variables and their values, which need not be UTF-8; tests supply their own.
 pub type Environment = BTreeMap<OsString, OsString>;
 
@@ -21,6 +23,13 @@ pub(super) fn path_in(environment: &Environment, name: &str) -> Option<PathBuf> 
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
+}
+
+/// The directory of Codex: `CODEX_HOME`, else `.codex` in the home directory.
+pub fn codex_home() -> Option<PathBuf> {
+    let environment = process_environment();
+    let path = |name| path_in(&environment, name);
+    path(CODEX_HOME).or_else(|| Some(path("HOME")?.join(DEFAULT_CODEX_HOME)))
 }
 
 /// The environment variable of an argument of clap, if it is set in this process.

@@ -13,10 +13,14 @@ use crate::codex::protocol::decisions::DECLINE;
 use crate::commands::api::request_path;
 use crate::commands::context::CommandContext;
 use crate::commands::failure::Failure;
+use crate::commands::patch::{FileChange, patch_lines, patch_totals};
 use crate::commands::questions::{self, Question};
 use crate::commands::requests::find_decision;
 use crate::commands::terminal::{STRONG, WAITING, sanitize_and_indent, sanitize_for_terminal};
 use crate::commands::{format, output};
+
+/// A page of a question has at least this many lines, however low the terminal is.
+const MIN_PAGE_LINES: usize = 5;
 
 /// The open requests of a turn; one is asked at a time.
 pub(super) struct Approvals<'a> {
@@ -30,24 +34,34 @@ pub(super) struct Approvals<'a> {
     waiting: VecDeque<Value>,
     is_asking: bool,
     /// The changes of patches in progress, by item ID.
-    changes: HashMap<String, Vec<String>>,
+    changes: HashMap<String, Vec<FileChange>>,
+    /// The lines of the current question that are not shown yet.
+    unshown: Vec<String>,
     /// Whether the answer to the first request could not be delivered; it waits for the daemon to come back.
     is_undelivered: bool,
+    /// The working directory of the session.
+    cwd: Option<String>,
     /// The answers so far to the questions of the current request.
     answers: Vec<String>,
 }
 
 impl<'a> Approvals<'a> {
     /// `input` is the terminal input if it is open already: two readers would each get some of the lines.
-    pub(super) fn new(context: &'a CommandContext, input: Option<TerminalInput>) -> Self {
+    pub(super) fn new(
+        context: &'a CommandContext,
+        cwd: Option<String>,
+        input: Option<TerminalInput>,
+    ) -> Self {
         Self {
             context,
+            cwd,
             has_opened_terminal: input.is_some(),
             input,
             reported: Vec::new(),
             waiting: VecDeque::new(),
             is_asking: false,
             changes: HashMap::new(),
+            unshown: Vec::new(),
             is_undelivered: false,
             answers: Vec::new(),
         }
@@ -56,7 +70,7 @@ impl<'a> Approvals<'a> {
     /// Remembers the changes of a patch that was started, because a request may be about it.
     pub(super) fn add_patch(&mut self, item: &Value) {
         if let Some(id) = item["id"].as_str() {
-            self.changes.insert(id.to_owned(), format::each_change(&item["changes"]));
+            self.changes.insert(id.to_owned(), FileChange::all(&item["changes"]));
         }
     }
 
@@ -65,10 +79,10 @@ impl<'a> Approvals<'a> {
         self.changes.remove(item["id"].as_str().unwrap_or_default());
     }
 
-    /// The files that a request is about, one per line, not truncated.
-    fn files(&self, request: &Value) -> String {
-        let changes = self.changes.get(request["params"]["itemId"].as_str().unwrap_or_default());
-        changes.into_iter().flatten().map(|change| format!("  {}\n", sanitize_for_terminal(change))).collect()
+    /// The changes that a request is about.
+    fn changes(&self, request: &Value) -> &[FileChange] {
+        let id = request["params"]["itemId"].as_str().unwrap_or_default();
+        self.changes.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Adds a request of Codex.
@@ -134,15 +148,11 @@ impl<'a> Approvals<'a> {
         if !std::mem::replace(&mut self.has_opened_terminal, true) && self.context.stderr.is_terminal {
             self.input = TerminalInput::open();
         }
-        match &mut self.input {
-            None => self.report_all(),
-            Some(input) => {
-                // What was typed before the question appeared is no answer to it.
-                input.discard_pending();
-                self.is_asking = true;
-                self.show_prompt();
-            }
-        }
+        let Some(input) = &mut self.input else { return self.report_all() };
+        // What was typed before the question appeared is no answer to it.
+        input.discard_pending();
+        self.is_asking = true;
+        self.show_prompt();
     }
 
     /// Reports all open requests on stderr, with the commands that answer them.
@@ -158,33 +168,64 @@ impl<'a> Approvals<'a> {
                 self.context.command_line(&format!("decline {id}")),
                 request["expiresAt"].as_str().unwrap_or("some time"),
             ));
-            output::write_stderr(&self.files(&request));
+            for change in self.changes(&request) {
+                output::print_error(&format!(
+                    "  {}",
+                    sanitize_for_terminal(&change.summary(self.cwd.as_deref()))
+                ));
+            }
             self.reported.push(request["requestId"].clone());
         }
     }
 
     /// Prints the current question.
-    pub(super) fn show_prompt(&self) {
+    pub(super) fn show_prompt(&mut self) {
         let Some(request) = self.waiting.front() else { return };
         if let Some(question) = questions::of(request).get(self.answers.len()) {
             return self.show_question(question);
         }
         let screen = &self.context.stderr;
         // Not truncated: the part that is cut off might be the part that matters.
-        let asked = sanitize_and_indent(&format::request(request));
-        let mut text = screen.paint(WAITING, &format!("Codex asks to {asked}")) + "\n";
-        if let Some(cwd) = request["params"]["cwd"].as_str() {
-            text.push_str(&format!("  in {}\n", sanitize_for_terminal(cwd)));
+        let asked = sanitize_and_indent(&format::request_for_person(request));
+        let cwd = request["params"]["cwd"].as_str().filter(|cwd| self.cwd.as_deref() != Some(*cwd));
+        let changes = self.changes(request);
+        let mut head = format!("Codex asks to {asked}");
+        if !changes.is_empty() {
+            head.push_str(&format!(": {}", patch_totals(changes)));
         }
-        text.push_str(&self.files(request));
+        let mut lines: Vec<String> = head.lines().map(|line| screen.paint(WAITING, line)).collect();
+        lines.extend(cwd.map(|cwd| format!("  in {}", sanitize_for_terminal(cwd))));
+        let here = self.cwd.as_deref();
+        if changes.len() > 1 {
+            let files = changes.iter().map(|change| sanitize_for_terminal(&change.summary(here)));
+            lines.extend(files.map(|line| format!("  {line}")));
+        }
+        lines.extend(patch_lines(changes, here, screen).into_iter().map(|line| format!("  {line}")));
+        self.unshown = lines;
+        self.show_page();
+    }
+
+    /// Prints the next lines of the question, as many as fit, and asks for the decision.
+    fn show_page(&mut self) {
+        let screen = &self.context.stderr;
+        let Some(request) = self.waiting.front() else { return };
         let decisions = format::decisions(request);
+        // With the decisions, the prompt and the line before them.
+        let page = screen.rows.saturating_sub(decisions.len() + 3).max(MIN_PAGE_LINES);
+        let shown: Vec<String> = self.unshown.drain(..page.min(self.unshown.len())).collect();
+        let mut text: String = shown.iter().map(|line| format!("{line}\n")).collect();
         for (number, decision) in (1..).zip(&decisions) {
-            text.push_str(&format!(
-                "  {number}  {}\n",
-                sanitize_for_terminal(&format::decision_explained(decision))
-            ));
+            let words = sanitize_for_terminal(&format::decision_in_words(decision));
+            text.push_str(&format!("  {number}  {words}\n"));
         }
-        text.push_str(&screen.paint(STRONG, &format!("Your decision, 1 to {}: ", decisions.len())));
+        let more = match self.unshown.len() {
+            0 => String::new(),
+            1 => ", Enter for 1 more line".to_owned(),
+            count => format!(", Enter for {count} more lines"),
+        };
+        text.push_str(
+            &screen.paint(STRONG, &format!("Your decision (y, n, 1 to {}{more}): ", decisions.len())),
+        );
         output::write_stderr(&text);
     }
 
@@ -219,7 +260,7 @@ impl<'a> Approvals<'a> {
 
     /// Handles a typed line: the number or name of a decision, or the answer to a question.
     pub(super) async fn handle_line(&mut self, line: Option<String>) -> Result<(), Failure> {
-        let Some(request) = self.waiting.front() else { return Ok(()) };
+        let Some(request) = self.waiting.front().cloned() else { return Ok(()) };
         let Some(line) = line else {
             output::write_stderr("\n");
             self.asked();
@@ -227,7 +268,7 @@ impl<'a> Approvals<'a> {
             self.report_all();
             return Ok(());
         };
-        let questions = questions::of(request);
+        let questions = questions::of(&request);
         if let Some(question) = questions.get(self.answers.len()) {
             restore_echo();
             if line.trim().is_empty() {
@@ -240,10 +281,15 @@ impl<'a> Approvals<'a> {
             self.show_prompt();
             return Ok(());
         }
-        let decisions = format::decisions(request);
-        let by_number = questions::by_number(line.trim(), &decisions);
-        let Some(decision) = by_number.or_else(|| find_decision(&decisions, line.trim())) else {
-            let ask = format!("A number from 1 to {}, or the name of a decision: ", decisions.len());
+        let decisions = format::decisions(&request);
+        let typed = line.trim();
+        if typed.is_empty() && !self.unshown.is_empty() {
+            self.show_page();
+            return Ok(());
+        }
+        let by_number = questions::by_number(typed, &decisions);
+        let Some(decision) = by_number.or_else(|| find_decision(&decisions, typed)) else {
+            let ask = format!("y, n, a number from 1 to {}, or the name of a decision: ", decisions.len());
             output::write_stderr(&self.context.stderr.paint(STRONG, &ask));
             return Ok(());
         };

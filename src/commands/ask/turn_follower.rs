@@ -4,6 +4,8 @@
 //! after the turn was accepted. The turn ends exactly once; a lost connection or a gap in the events is bridged by
 //! reading the turn.
 
+mod interrupts;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -11,14 +13,17 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::activity::Activity;
 use super::approvals::Approvals;
+use super::json_lines::{JsonLines, turn_started};
 use super::network::NetworkMonitor;
+use super::outcome::{TurnOutcome, TurnState};
+use super::printer::{AnswerFormat, AnswerPrinter};
 use super::terminal_input::TerminalInput;
-use crate::client::{ClientError, DaemonClient, EventFilter, EventStream, StreamItem, percent_encode};
-use crate::codex::protocol::notifications::{ITEM_COMPLETED, ITEM_STARTED};
-use crate::codex::protocol::{errors::is_offline, items, values::TurnStatus};
+use crate::client::{ClientError, EventFilter, EventStream, StreamItem};
+use crate::codex::protocol::notifications::{ITEM_COMPLETED, ITEM_STARTED, TOKEN_USAGE_UPDATED};
+use crate::codex::protocol::{errors::is_offline, items};
 use crate::commands::api::{session_path, turn_path};
-use crate::commands::ask::printer::AnswerPrinter;
 use crate::commands::context::CommandContext;
 use crate::commands::failure::Failure;
 use crate::commands::{format, requests};
@@ -27,41 +32,8 @@ use crate::commands::{format, requests};
 const MAX_ERROR_CHARS: usize = 300;
 /// How long to reconnect to a daemon that is gone.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
-/// How long to wait for a SIGINT after stdout was closed: Ctrl-C may have ended the reader of the pipe first.
-const SIGINT_AFTER_CLOSED_STDOUT: Duration = Duration::from_millis(100);
-
-/// The progress of a turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::commands) enum TurnState {
-    /// In the queue, with this queue ID.
-    Queued(String),
-    /// Started, with this turn ID.
-    Started(String),
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::commands) enum TurnOutcome {
-    Completed,
-    Interrupted,
-    /// Removed from the queue before it started.
-    Withdrawn,
-    /// With the reason, if it is known.
-    Failed(Option<String>),
-}
-
-impl TurnOutcome {
-    /// Converts the turn status of Codex; `None` while the turn is in progress.
-    fn of(status: &str, error: Option<String>) -> Option<Self> {
-        Some(match TurnStatus::of(status) {
-            TurnStatus::InProgress => return None,
-            TurnStatus::Completed => Self::Completed,
-            TurnStatus::Interrupted => Self::Interrupted,
-            TurnStatus::Failed => Self::Failed(error),
-            TurnStatus::Other(_) => Self::Failed(error.or_else(|| Some(format!("its status is {status}.")))),
-        })
-    }
-}
+/// How often the line of progress is drawn.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(in crate::commands) struct TurnFollower<'a> {
     context: &'a CommandContext,
@@ -81,17 +53,25 @@ pub(in crate::commands) struct TurnFollower<'a> {
     mcp_servers: HashSet<String>,
     /// The reason why the queue is held, as printed last.
     held: Option<String>,
+    activity: Activity,
+    /// With [`AnswerFormat::JsonLines`].
+    json_lines: Option<JsonLines>,
+    /// The text of the newest message.
+    answer: String,
 }
 
 impl<'a> TurnFollower<'a> {
-    /// Follows a turn whose events come after `cursor`; `input` is the terminal input if it is open already.
+    /// Follows a turn of `session` whose events come after `cursor`; `input` is the terminal input if it is open already.
     pub(in crate::commands) fn new(
         context: &'a CommandContext,
-        session_id: &str,
+        format: AnswerFormat,
+        session: &Value,
         turn: TurnState,
         cursor: String,
         input: Option<TerminalInput>,
     ) -> Self {
+        let session_id = session["sessionId"].as_str().unwrap_or_default();
+        let cwd = session["cwd"].as_str().map(str::to_owned);
         let filter = EventFilter { session_id: Some(session_id.to_owned()), types: Vec::new() };
         Self {
             context,
@@ -99,15 +79,37 @@ impl<'a> TurnFollower<'a> {
             turn,
             // From here on a lost daemon is waited for, because it runs the turn.
             events: EventStream::new(&context.client, filter, cursor, Some(RECONNECT_LIMIT)),
-            printer: AnswerPrinter::new(context),
-            approvals: Approvals::new(context, input),
+            printer: AnswerPrinter::new(context, format),
+            approvals: Approvals::new(context, cwd.clone(), input),
             error: None,
             pending_interrupt: None,
             interrupt_requested: false,
             network: NetworkMonitor::default(),
             mcp_servers: HashSet::new(),
             held: None,
+            activity: Activity::new(cwd),
+            json_lines: (format == AnswerFormat::JsonLines).then(JsonLines::default),
+            answer: String::new(),
         }
+    }
+
+    /// The text of the newest message of the agent, which is the answer in the end.
+    pub(in crate::commands) fn answer(&self) -> &str {
+        &self.answer
+    }
+
+    /// Prints how the turn ended: a line about it for a person, or the last JSON line.
+    pub(in crate::commands) fn print_end(&mut self, outcome: &TurnOutcome) -> Result<(), Failure> {
+        if let Some(lines) = &self.json_lines {
+            return self.printer.print_json_line(&lines.end(outcome));
+        }
+        let how = match outcome {
+            TurnOutcome::Completed => "completed in",
+            TurnOutcome::Interrupted => "interrupted after",
+            TurnOutcome::Failed(_) => "failed after",
+            TurnOutcome::Withdrawn => return Ok(()),
+        };
+        if self.printer.is_watched() { self.printer.print_note(&self.activity.summary(how)) } else { Ok(()) }
     }
 
     /// The ID of the turn, once it has started.
@@ -123,11 +125,9 @@ impl<'a> TurnFollower<'a> {
         self.network.limit = (seconds > 0).then(|| Duration::from_secs(seconds));
     }
 
-    /// Prints the MCP servers that failed to start before the first event.
-    pub(in crate::commands) async fn report_failed_mcp_servers(&mut self) -> Result<(), Failure> {
-        // If the daemon is gone, the next step waits for it.
-        let session = self.context.client.get(&session_path(&self.session_id)).await.unwrap_or_default();
-        for server in session["mcpServers"].as_array().into_iter().flatten() {
+    /// Prints the MCP servers that failed to start before the first event, from the view of the session.
+    pub(in crate::commands) fn report_failed_mcp_servers(&mut self, view: &Value) -> Result<(), Failure> {
+        for server in view["mcpServers"].as_array().into_iter().flatten() {
             self.mcp_server_failed(server)?;
         }
         Ok(())
@@ -141,15 +141,6 @@ impl<'a> TurnFollower<'a> {
         let error: String = text("error").chars().take(MAX_ERROR_CHARS).collect();
         self.printer.start_stderr_line()?;
         self.context.print_note(&format!("MCP server \"{}\" failed to start: {error}", text("name")));
-        Ok(())
-    }
-
-    /// Interrupts the turn because the network was unreachable for too long.
-    fn give_up(&mut self) -> Result<(), Failure> {
-        self.printer.start_stderr_line()?;
-        self.network.give_up();
-        self.interrupt_requested = true;
-        self.interrupt();
         Ok(())
     }
 
@@ -200,6 +191,12 @@ impl<'a> TurnFollower<'a> {
         &mut self,
         mut interrupts: watch::Receiver<bool>,
     ) -> Result<TurnOutcome, Failure> {
+        let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+        // The first tick is now.
+        progress.tick().await;
+        if let Some(turn_id) = self.turn_id().map(str::to_owned) {
+            self.report_start(&turn_id)?;
+        }
         loop {
             self.ask()?;
             let ended = tokio::select! {
@@ -210,6 +207,10 @@ impl<'a> TurnFollower<'a> {
                 }
                 () = self.network.wait_for_timeout() => {
                     self.give_up()?;
+                    None
+                }
+                _ = progress.tick() => {
+                    self.show_progress();
                     None
                 }
                 outcome = interrupt_result(&mut self.pending_interrupt) => {
@@ -226,13 +227,26 @@ impl<'a> TurnFollower<'a> {
                 if let (TurnOutcome::Interrupted, Some(why)) = (&outcome, self.network.given_up.take()) {
                     outcome = TurnOutcome::Failed(Some(why));
                 }
-                self.printer.start_stderr_line()?;
-                self.printer.end_line()?;
+                self.printer.finish()?;
                 return Ok(outcome);
             }
             if !self.printer.has_reader() && !self.interrupt_requested {
                 self.handle_closed_stdout(&mut interrupts).await?;
             }
+        }
+    }
+
+    fn report_start(&mut self, turn_id: &str) -> Result<(), Failure> {
+        match self.json_lines {
+            Some(_) => self.printer.print_json_line(&turn_started(turn_id)),
+            None => Ok(()),
+        }
+    }
+
+    fn show_progress(&mut self) {
+        match self.turn {
+            TurnState::Started(_) => self.printer.show_progress(&self.activity.progress()),
+            TurnState::Queued(_) => self.printer.show_progress("waiting in the queue"),
         }
     }
 
@@ -247,34 +261,6 @@ impl<'a> TurnFollower<'a> {
             self.approvals.show_prompt();
             self.printer.set_prompt(true);
         }
-        Ok(())
-    }
-
-    /// Handles a closed stdout. If the reader of the pipe has read enough, the turn continues without this command; if
-    /// Ctrl-C ended the reader together with this process, the turn is interrupted.
-    async fn handle_closed_stdout(&mut self, interrupts: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-        let interrupt = interrupts.wait_for(|is_wanted| *is_wanted);
-        match tokio::time::timeout(SIGINT_AFTER_CLOSED_STDOUT, interrupt).await {
-            Ok(Ok(_)) => {}
-            _ => {
-                let message = "stdout was closed; the turn continues in codexd.".to_owned();
-                return Err(Failure { code: 0, message });
-            }
-        }
-        self.request_interrupt()
-    }
-
-    /// Interrupts the turn after Ctrl-C.
-    fn request_interrupt(&mut self) -> Result<(), Failure> {
-        self.interrupt_requested = true;
-        self.printer.start_stderr_line()?;
-        self.context.print_note(match self.turn {
-            TurnState::Started(_) => "Interrupting the turn; another Ctrl-C exits at once, and the turn continues.",
-            TurnState::Queued(_) => {
-                "Withdrawing the queued turn; another Ctrl-C exits at once, and the turn may stay in the queue."
-            }
-        });
-        self.interrupt();
         Ok(())
     }
 
@@ -336,6 +322,7 @@ impl<'a> TurnFollower<'a> {
     fn handle_event(&mut self, event: &Value) -> Result<Option<TurnOutcome>, Failure> {
         let detail = &event["detail"];
         let kind = event["type"].as_str().unwrap_or_default();
+        // A turn that is queued has no event of its own yet.
         if matches!(self.turn, TurnState::Queued(_)) {
             match kind {
                 "session.held" => self.report_held(&detail["held"])?,
@@ -360,10 +347,17 @@ impl<'a> TurnFollower<'a> {
             return Ok(None);
         }
         self.network.update(kind == "app-server.turn.error" && is_offline(&detail["error"]));
+        if let Some(line) = self.json_lines.as_mut().and_then(|lines| lines.line(event)) {
+            self.printer.print_json_line(&line)?;
+        }
         match kind {
             "app-server.turn.message.delta" => {
                 let text = |name: &str| detail[name].as_str().unwrap_or_default();
+                self.activity.write();
                 self.printer.print_delta(text("itemId"), text("delta"))?;
+            }
+            "app-server.turn.diff.updated" => {
+                self.activity.set_diff(detail["diff"].as_str().unwrap_or_default());
             }
             "app-server.notification" => self.handle_notification(detail)?,
             "app-server.turn.error" => {
@@ -409,6 +403,8 @@ impl<'a> TurnFollower<'a> {
             }
             (_, Some(turn_id)) => {
                 self.turn = TurnState::Started(turn_id.to_owned());
+                self.activity = Activity::new(self.activity.cwd().map(str::to_owned));
+                self.report_start(turn_id)?;
                 if self.interrupt_requested {
                     self.interrupt();
                 }
@@ -420,67 +416,40 @@ impl<'a> TurnFollower<'a> {
 
     fn handle_notification(&mut self, detail: &Value) -> Result<(), Failure> {
         let item = &detail["params"]["item"];
-        match (detail["notificationMethod"].as_str(), item["type"].as_str()) {
-            (Some(ITEM_STARTED), Some(items::FILE_CHANGE)) => self.approvals.add_patch(item),
-            (Some(ITEM_COMPLETED), Some(items::FILE_CHANGE)) => self.approvals.remove_patch(item),
+        let text = |name: &str| item[name].as_str().unwrap_or_default();
+        let is_patch = item["type"] == items::FILE_CHANGE;
+        match detail["notificationMethod"].as_str() {
+            Some(TOKEN_USAGE_UPDATED) => self.activity.set_tokens(&detail["params"]["tokenUsage"]),
+            Some(ITEM_STARTED) => {
+                if is_patch {
+                    self.approvals.add_patch(item);
+                }
+                self.activity.start_item(item);
+                // A person sees it in the line of progress.
+                if let Some(line) = format::item(item).filter(|_| !self.printer.is_watched()) {
+                    self.printer.print_note(&line)?;
+                }
+            }
+            Some(ITEM_COMPLETED) if items::is_agent_message(item) => {
+                self.answer = text("text").to_owned();
+                self.printer.print_rest(text("id"), text("text"))?;
+            }
+            Some(ITEM_COMPLETED) => {
+                if is_patch {
+                    self.approvals.remove_patch(item);
+                }
+                let lines = self.activity.end_item(item, &self.context.stderr);
+                if self.printer.is_watched() {
+                    for line in lines {
+                        self.printer.print_painted_note(&line)?;
+                    }
+                } else if let Some(outcome) = format::item_outcome(item) {
+                    let line = format::item(item).unwrap_or_default();
+                    self.printer.print_note(&format!("{outcome}: {line}"))?;
+                }
+            }
             _ => {}
         }
-        match detail["notificationMethod"].as_str() {
-            Some(ITEM_STARTED) => match format::item(item) {
-                Some(line) => self.printer.print_note(&line),
-                None => Ok(()),
-            },
-            Some(ITEM_COMPLETED) if items::is_agent_message(item) => {
-                let text = |name: &str| item[name].as_str().unwrap_or_default();
-                self.printer.print_rest(text("id"), text("text"))
-            }
-            Some(ITEM_COMPLETED) => match format::item_outcome(item) {
-                Some(outcome) => {
-                    let line = format::item(item).unwrap_or_default();
-                    self.printer.print_note(&format!("{outcome}: {line}"))
-                }
-                None => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    /// Interrupts the turn. A queued turn is removed from the queue; if it starts first, it is interrupted.
-    fn interrupt(&mut self) {
-        let client: DaemonClient = self.context.client.clone();
-        self.pending_interrupt = Some(match &self.turn {
-            TurnState::Started(turn_id) => {
-                let body = json!({ "sessionId": self.session_id, "turnId": turn_id });
-                tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await })
-            }
-            TurnState::Queued(queue_id) => {
-                let path = format!("{}/queue/{}", session_path(&self.session_id), percent_encode(queue_id));
-                tokio::spawn(async move { client.delete(&path).await })
-            }
-        });
-    }
-
-    /// Reports the result of the interrupt, unless the events of the turn do.
-    fn report_interrupt(&mut self, outcome: Result<Value, ClientError>) -> Result<(), Failure> {
-        let sentence = match outcome {
-            // The turn ends later, and its events report that.
-            Ok(answer) if answer["pending"] == true => return Ok(()),
-            Ok(answer) => match answer["commandsReason"].as_str() {
-                Some(reason) => format!("Commands that the turn left in the background continue: {reason}"),
-                None => return Ok(()),
-            },
-            // The turn ended first.
-            Err(error) if error.code() == "no_turn" => return Ok(()),
-            // The turn is starting, and is interrupted when it has started.
-            Err(error)
-                if self.turn_id().is_none() && ["not_found", "turn_in_progress"].contains(&error.code()) =>
-            {
-                return Ok(());
-            }
-            Err(error) => format!("Failed to interrupt the turn: {error}"),
-        };
-        self.printer.start_stderr_line()?;
-        self.context.print_note(&sentence);
         Ok(())
     }
 }

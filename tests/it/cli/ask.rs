@@ -114,6 +114,32 @@ async fn ask_json_contains_session_and_turn() {
 }
 
 #[tokio::test]
+async fn exec_json_prints_lines_and_writes_last_message() {
+    let daemon = start_daemon().await;
+    let user = CliUser::of(&daemon);
+    let arguments = ["exec", "--json", "-o", "last.txt", "-c", "a.b=1", "command=ls text=*done*"];
+    let asked = user.run(&arguments).await;
+    assert_eq!(asked.code, Some(0), "{asked:?}");
+    let lines: Vec<Value> = asked.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let types: Vec<String> = lines.iter().map(|line| text(&line["type"])).collect();
+    let expected = [
+        "thread.started",
+        "turn.started",
+        "item.started",
+        "item.completed",
+        "item.completed",
+        "turn.completed",
+    ];
+    assert_eq!(types, expected, "{}", asked.stdout);
+    assert_eq!(lines[3]["item"]["type"], "command_execution");
+    assert_eq!(lines[4]["item"]["text"], "*done*");
+    assert_eq!(lines[5]["usage"]["output_tokens"], 1);
+    assert_eq!(std::fs::read_to_string(user.directory().join("last.txt")).unwrap(), "*done*");
+    let created = wait_for_event_type(&daemon, "session.created").await;
+    assert_eq!(created["detail"]["settings"]["config"]["a"], json!({ "b": 1 }));
+}
+
+#[tokio::test]
 async fn ask_reads_prompt_from_stdin() {
     let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);

@@ -10,7 +10,7 @@ use crate::support::http::get;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until_async;
 
-const QUESTION: &str = "Your decision, 1 to 4: ";
+const QUESTION: &str = "Your decision (y, n, 1 to 4): ";
 
 /// Waits for a pending request.
 async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
@@ -26,8 +26,9 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
     let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for (typed, decision, code, expected) in [
-        ("1\n", json!("accept"), 0, "done"),
-        ("decline\n", json!("decline"), 0, "declined: "),
+        ("y\n", json!("accept"), 0, "✓ touch approved\r\n"),
+        ("decline\n", json!("decline"), 0, "✗ touch approved · declined\r\n"),
+        ("No\n", json!("decline"), 0, "done"),
         ("3\n", json!("cancel"), 4, "The turn was interrupted."),
         (
             "2\n",
@@ -36,20 +37,22 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
             "done",
         ),
     ] {
-        let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
+        let mut command = user.command(&["ask", "ask=command text=done"]);
+        command.env("NO_COLOR", "1");
+        let mut terminal = Terminal::start(command, 80);
         terminal.shows(QUESTION).await;
         for line in [
-            "Codex asks to run /bin/bash -lc 'touch approved'",
-            "1  accept\r\n",
-            "2  acceptWithExecpolicyAmendment: and do not ask again where a command begins with \"touch approved\"\r\n",
-            "3  cancel: decline, and end the turn\r\n",
-            "4  decline\r\n",
+            "Codex asks to run touch approved",
+            "1  yes\r\n",
+            "2  yes, and do not ask again for commands that begin with \"touch approved\"\r\n",
+            "3  no, and end the turn\r\n",
+            "4  no, and go on without it\r\n",
         ] {
             assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
         }
         let request = request(&daemon).await;
         terminal.type_in("5\n");
-        terminal.shows("A number from 1 to 4, or the name of a decision: ").await;
+        terminal.shows("y, n, a number from 1 to 4, or the name of a decision: ").await;
         terminal.type_in(typed);
         let (ended, shown) = terminal.ended().await;
         assert_eq!(ended, Some(code), "{shown}");
@@ -64,14 +67,15 @@ async fn ask_prompt_lists_files_of_patch() {
     let user = CliUser::of(&daemon);
     let directory = user.directory().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
     std::fs::create_dir(&directory).unwrap();
-    let file = directory.canonicalize().unwrap().join("approved.txt");
-    let line = format!("  add {}", file.to_str().unwrap().replace('\u{9b}', "\u{fffd}"));
+    let line = "  add approved.txt";
     let arguments = ["ask", "ask=file text=done", "--cwd", directory.to_str().unwrap()];
-    let mut terminal = Terminal::start(user.command(&arguments), 60);
-    terminal.shows("Your decision, 1 to ").await;
-    assert!(terminal.text().contains(&format!("{line}\r\n")), "no {line:?} in {}", terminal.text());
+    let mut command = user.command(&arguments);
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(command, 60);
+    terminal.shows("Your decision (y, n, 1 to ").await;
+    assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
     terminal.type_in("\u{4}");
-    terminal.shows_again(&format!("{line}\r\n"), "answer with codexd approve request-").await;
+    terminal.shows_again(line, "answer with codexd approve request-").await;
     decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
     assert_eq!(terminal.ended().await.0, Some(0));
 }
