@@ -74,7 +74,12 @@ fn remove_null(schema: &mut Value) {
         fields.insert("type".to_owned(), only);
     }
     separate_types(fields);
+    // In an object with any keys, `null` is a value: that of a key to remove.
+    let values = fields.get_mut("additionalProperties").map(Value::take);
     for_each_subschema(fields, &mut remove_null);
+    if let Some(values) = values {
+        fields["additionalProperties"] = values;
+    }
 }
 
 /// Makes a schema of each of several types, and of each type of several values. `oneOf`, because openapi-generator makes an
@@ -186,6 +191,7 @@ mod tests {
             "mixed": { "enum": [true, false, "ask", null] },
             "input": { "type": ["string", "array", "null"], "minItems": 1, "items": { "title": "Item" } },
             "policy": { "type": ["string", "object"], "examples": ["a"], "description": "When." },
+            "labels": { "type": "object", "additionalProperties": { "type": ["string", "null"] } },
         } });
         rewrite_request(&mut schema);
         let mut components = Map::new();
@@ -204,6 +210,7 @@ mod tests {
                     { "type": "string", "examples": ["a"] },
                     { "type": "object", "additionalProperties": true },
                 ] },
+                "labels": { "type": "object", "additionalProperties": { "type": ["string", "null"] } },
             })
         );
         assert_eq!(components["Item"], json!({}));
