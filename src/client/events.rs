@@ -208,6 +208,29 @@ pub(crate) async fn newest_cursor(client: &DaemonClient) -> Result<String, Clien
     Ok(format!("{}-{}", page["epoch"].as_str().unwrap_or_default(), number("latest")))
 }
 
+/// The detail of the oldest event of these types that matches, read from the pages of the log.
+pub(crate) async fn find_event(
+    client: &DaemonClient,
+    types: &[&str],
+    matches: impl Fn(&Value) -> bool,
+) -> Result<Option<Value>, ClientError> {
+    let types: String = types.iter().map(|kind| format!("&type={}", percent_encode(kind))).collect();
+    let mut after = String::new();
+    loop {
+        let page = client.get(&format!("{}?limit=1000{types}{after}", client.event_stream_path)).await?;
+        let mut details = page["events"].as_array().into_iter().flatten().map(|event| &event["detail"]);
+        if let Some(detail) = details.find(|detail| matches(detail)) {
+            return Ok(Some(detail.clone()));
+        }
+        let cursor = page["cursor"].as_str().unwrap_or_default();
+        let is_last = cursor.rsplit('-').next() == Some(page["latest"].to_string().as_str());
+        if is_last || cursor.is_empty() {
+            return Ok(None);
+        }
+        after = format!("&after={}", percent_encode(cursor));
+    }
+}
+
 /// One frame of the stream.
 #[derive(Debug, Default, PartialEq)]
 struct Frame {

@@ -6,5 +6,5 @@
 mod events;
 mod http;
 
-pub(crate) use events::{EventFilter, EventStream, StreamItem, newest_cursor};
+pub(crate) use events::{EventFilter, EventStream, StreamItem, find_event, newest_cursor};
 pub(crate) use http::{ClientError, DaemonClient, percent_encode};

@@ -25,7 +25,7 @@ use crate::daemon::codex_health::watch::CodexMonitor;
 use crate::daemon::core::{Core, require_active};
 use crate::daemon::error::DaemonError;
 use crate::daemon::idempotency::{Answers, RequestKey};
-use crate::daemon::queue::Queue;
+use crate::daemon::queue::{Queue, usage_limit};
 use crate::daemon::skipped_items::SkippedItemReader;
 use crate::daemon::threads::Threads;
 use crate::daemon::turns::start::{TurnStart, TurnStarter};
@@ -151,7 +151,9 @@ impl Turns {
             let is_busy = {
                 let state = self.core.state();
                 let next = state.next_due(&thread_id, &rfc3339_now());
-                state.turns.running(&thread_id).is_some() || next.is_some()
+                state.turns.running(&thread_id).is_some()
+                    || next.is_some()
+                    || may_wait && usage_limit::queues_new_turns(&state, &session)
             };
             if input.not_before.is_some() || is_busy && may_wait && !is_unknown {
                 return self.enqueue(&session, input, key).await;

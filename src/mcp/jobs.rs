@@ -4,15 +4,18 @@
 //! waits for the result: it can be shown progress, and asked if it supports that.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::questions;
-use super::tools::{Answer, JobReport, JobStatus, NewThread, OpenRequest, WhenBusy};
+use super::tools::{self, Answer, JobReport, JobStatus, NewThread, OpenRequest, WhenBusy};
 use crate::client::{
-    ClientError, DaemonClient, EventFilter, EventStream, StreamItem, newest_cursor, percent_encode,
+    ClientError, DaemonClient, EventFilter, EventStream, StreamItem, find_event, newest_cursor,
+    percent_encode,
 };
 use crate::codex::protocol::notifications::{ITEM_COMPLETED, ITEM_STARTED};
 use crate::codex::protocol::{items, values::TurnStatus};
@@ -76,11 +79,13 @@ pub(super) struct Jobs {
     client: DaemonClient,
     /// What a relative `cwd` is relative to, and the default; `None` if the client's directory is not known.
     directory: Option<PathBuf>,
+    /// Locked while a session of an existing thread is searched for and opened.
+    opening: Arc<Mutex<()>>,
 }
 
 impl Jobs {
     pub(super) fn new(client: DaemonClient, directory: Option<PathBuf>) -> Self {
-        Self { client, directory }
+        Self { client, directory, opening: Arc::default() }
     }
 
     /// Creates a session with a new thread, and starts a turn in it.
@@ -125,6 +130,8 @@ impl Jobs {
                 return Err(format!("{name} is for a new thread; the thread {thread_id} keeps its own."));
             }
         }
+        // Two calls at once must not open two sessions of one thread.
+        let opening = self.opening.lock().await;
         let session = match self.session_of(thread_id).await? {
             Some(session) => session,
             None => {
@@ -132,6 +139,7 @@ impl Jobs {
                 self.post("/v1/codexd/sessions", &body).await?["session"].take()
             }
         };
+        drop(opening);
         let mut settings = Map::new();
         let cwd = turn.cwd.map(|cwd| self.directory(Some(cwd))).transpose()?.flatten();
         for (name, value) in [("approvalPolicy", turn.approval_policy), ("cwd", cwd), ("model", turn.model)] {
@@ -156,8 +164,37 @@ impl Jobs {
         Ok(Job { thread_id, session_id, turn_id, queue_id, cursor })
     }
 
-    /// The turn with this ID in a thread; without an ID the one in progress, or else the newest.
-    pub(super) async fn find(&self, thread_id: &str, turn_id: Option<String>) -> Outcome<Job> {
+    /// The turn that the arguments of a tool name; without an ID the one in progress, or else the newest.
+    pub(super) async fn find(&self, turn: tools::Turn) -> Outcome<Job> {
+        let tools::Turn { thread_id, turn_id, queue_id } = turn;
+        match (turn_id, queue_id) {
+            (Some(_), Some(_)) => Err("Give turnId or queueId, not both.".to_owned()),
+            (None, Some(queue_id)) => self.find_queued(&thread_id, queue_id).await,
+            (turn_id, None) => self.find_turn(&thread_id, turn_id).await,
+        }
+    }
+
+    /// The turn that was queued with this ID: it waits, or has started since.
+    async fn find_queued(&self, thread_id: &str, queue_id: String) -> Outcome<Job> {
+        let job =
+            Job { turn_id: None, queue_id: Some(queue_id.clone()), ..self.find_turn(thread_id, None).await? };
+        let view = self.get(&session_path(&job.session_id)).await?;
+        let mut waiting = view["queuedTurns"].as_array().into_iter().flatten();
+        if waiting.any(|turn| turn["queueId"] == *queue_id) {
+            return Ok(job);
+        }
+        let is_it = |detail: &Value| detail["queueId"] == *queue_id;
+        let end = find_event(&self.client, &["turn.accepted", "turn.rejected"], is_it).await;
+        let end = end.map_err(sentence)?;
+        let end = end.ok_or_else(|| format!("The thread {thread_id} has no queued turn {queue_id:?}."))?;
+        let turn_id = end["turnId"].as_str().map(str::to_owned);
+        match turn_id {
+            Some(_) => Ok(Job { turn_id, ..job }),
+            None => Err(not_started(&end)),
+        }
+    }
+
+    async fn find_turn(&self, thread_id: &str, turn_id: Option<String>) -> Outcome<Job> {
         let cursor = newest_cursor(&self.client).await.map_err(sentence)?;
         let session = self.session_of(thread_id).await?;
         let session = session.ok_or_else(|| {
@@ -247,8 +284,7 @@ impl Jobs {
         if let (None, Some(queue_id)) = (&job.turn_id, &job.queue_id) {
             if detail["queueId"].as_str() == Some(queue_id) {
                 if kind == "turn.rejected" {
-                    let reason = detail["reason"].as_str().unwrap_or("it was removed from the queue");
-                    return Err(format!("The queued turn did not start: {reason}"));
+                    return Err(not_started(detail));
                 }
                 job.turn_id = detail["turnId"].as_str().map(str::to_owned);
                 return Ok(job.turn_id.is_some());
@@ -299,7 +335,7 @@ impl Jobs {
         // For a sub-agent, those of the session.
         let text = |name: &str| request[name].as_str().map(str::to_owned);
         let thread_id = text("rootThreadId").or(text("threadId")).ok_or("The request has no thread.")?;
-        let job = self.find(&thread_id, text("rootTurnId").or(text("turnId"))).await?;
+        let job = self.find_turn(&thread_id, text("rootTurnId").or(text("turnId"))).await?;
         self.report(&job).await
     }
 
@@ -336,6 +372,7 @@ impl Jobs {
             status: if job.queue_id.is_some() { JobStatus::Queued } else { JobStatus::Idle },
             session_id: job.session_id.clone(),
             turn_id: job.turn_id.clone(),
+            queue_id: job.queue_id.clone(),
             error: None,
             requests: Vec::new(),
         };
@@ -350,7 +387,8 @@ impl Jobs {
             TurnStatus::Failed | TurnStatus::Other(_) => JobStatus::Failed,
         };
         if report.status == JobStatus::Failed {
-            report.error = turn["error"]["message"].as_str().map(str::to_owned);
+            let unknown = "Codex reported no reason; the connection to it ended before the turn did.";
+            report.error = Some(turn["error"]["message"].as_str().unwrap_or(unknown).to_owned());
         }
         if report.status == JobStatus::Running {
             let requests = view["requests"].as_array().into_iter().flatten();
@@ -371,9 +409,12 @@ impl Jobs {
         if thread_id.trim().is_empty() {
             return Err("threadId must not be empty; the report of an earlier call has it.".to_owned());
         }
+        // Codex accepts an ID in any case, and reports it in lower case.
+        let thread_id = uuid::Uuid::parse_str(thread_id.trim())
+            .map_or_else(|_| thread_id.to_owned(), |id| id.to_string());
         let path = format!(
             "/v1/codexd/sessions?status=active&order=newest&limit=1&threadId={}",
-            percent_encode(thread_id)
+            percent_encode(&thread_id)
         );
         let found = self.get(&path).await?;
         Ok(found["sessions"].get(0).cloned())
@@ -398,6 +439,12 @@ impl Jobs {
     async fn post(&self, path: &str, body: &Value) -> Outcome<Value> {
         self.client.post(path, body).await.map_err(sentence)
     }
+}
+
+/// Why a queued turn did not start, from the event that says so.
+fn not_started(detail: &Value) -> String {
+    let reason = detail["reason"].as_str().unwrap_or("it was removed from the queue.");
+    format!("The queued turn did not start: {reason}")
 }
 
 /// The first request that a form can answer, and the form.

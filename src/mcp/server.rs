@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::jobs::{Caller, Filled, Jobs, Outcome, WaitLimit};
 use super::tools::{
     Answer, CODEX, CODEX_ANSWER, CODEX_INTERRUPT, CODEX_REPLY, CODEX_START, CODEX_STATUS, CODEX_WAIT,
-    DEFAULT_WAIT_SECONDS, JobReport, JobStatus, NewThread, Reply, Start, TOOLS, ToolDeclaration, Turn, Wait,
+    DEFAULT_WAIT_SECONDS, JobReport, JobStatus, NewThread, Reply, Start, TOOLS, ToolDeclaration, Wait,
     WhenBusy, argument_names,
 };
 use crate::client::DaemonClient;
@@ -149,19 +149,17 @@ impl CodexServer {
                 let Wait { turn, timeout_seconds } = read(tool, arguments)?;
                 let seconds = timeout_seconds.unwrap_or(DEFAULT_WAIT_SECONDS).min(3600);
                 let until = Some(Instant::now() + Duration::from_secs(seconds));
-                let job = jobs.find(&turn.thread_id, turn.turn_id).await?;
+                let job = jobs.find(turn).await?;
                 jobs.wait(job, caller, WaitLimit { until, interrupts: false }).await
             }
             CODEX_INTERRUPT => {
-                let Turn { thread_id, turn_id } = read(tool, arguments)?;
-                let job = jobs.find(&thread_id, turn_id).await?;
+                let job = jobs.find(read(tool, arguments)?).await?;
                 jobs.interrupt(&job).await?;
                 jobs.report(&job).await
             }
             CODEX_ANSWER => jobs.answer(read::<Answer>(tool, arguments)?).await,
             CODEX_STATUS => {
-                let Turn { thread_id, turn_id } = read(tool, arguments)?;
-                let job = jobs.find(&thread_id, turn_id).await?;
+                let job = jobs.find(read(tool, arguments)?).await?;
                 jobs.report(&job).await
             }
             name => Err(format!("The tool {name} does nothing.")),
@@ -200,10 +198,12 @@ fn result(report: &JobReport) -> CallToolResult {
             request.request_id, request.message
         ),
         (JobStatus::Failed, _) => {
-            format!("The turn failed: {}", report.error.as_deref().unwrap_or("Codex gave no reason."))
+            format!("The turn failed: {}", report.error.as_deref().unwrap_or_default())
         }
         (JobStatus::Interrupted, _) => "The turn was interrupted.".to_owned(),
-        (JobStatus::Queued, _) => "The turn is queued.".to_owned(),
+        (JobStatus::Queued, _) => {
+            format!("The turn is queued. {CODEX_WAIT} with its queueId waits for its end.")
+        }
         (JobStatus::Idle, _) => "The thread has no turn.".to_owned(),
         (JobStatus::Running | JobStatus::NeedsAnswer, _) => {
             format!("The turn is in progress. {CODEX_WAIT} waits for its end. {}", report.content)

@@ -166,6 +166,8 @@ pub(super) struct Turn {
     pub(super) thread_id: String,
     /// The turn; default: the one in progress, or else the newest.
     pub(super) turn_id: Option<String>,
+    /// Instead of `turnId`: the turn that was queued with this ID, before and after it starts.
+    pub(super) queue_id: Option<String>,
 }
 
 /// How long `codex-wait` waits by default, in seconds: less than the shortest timeouts of clients, which are 60 s.
@@ -224,9 +226,12 @@ pub(super) struct JobReport {
     pub(super) status: JobStatus,
     /// The session of codexd that has the thread.
     pub(super) session_id: String,
-    /// The turn.
+    /// The turn; absent while it is queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) turn_id: Option<String>,
+    /// The ID of a turn that was queued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) queue_id: Option<String>,
     /// Why the turn failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,

@@ -194,6 +194,12 @@ pub(in crate::daemon) fn next_to_start<'a>(
     next.filter(|(session_id, turn)| !is_blocked(state, session_id, turn, now))
 }
 
+/// Whether a turn that may wait is queued also in an idle thread, because a usage limit is known and codexd tries a queued
+/// turn by itself when it should have ended.
+pub(in crate::daemon) fn queues_new_turns(state: &State, session: &Session) -> bool {
+    state.usage_limit_of(session).is_some_and(|limit| limit.failed_trials < MAX_TRIALS)
+}
+
 /// The holds and releases that the records lack.
 pub(in crate::daemon) fn changes(state: &State, now: &Timestamp) -> Vec<NewEvent> {
     let mut new_events = Vec::new();

@@ -147,17 +147,23 @@ async fn usage_limit_fails_one_turn_and_holds_queue() {
     let until: jiff::Timestamp = held["until"].as_str().unwrap().parse().unwrap();
     let left = until.duration_since(jiff::Timestamp::now()).as_secs();
     assert!((3500..=3720).contains(&left), "{held}");
+    // The limit is that of the account: a turn that may wait does not start in an idle session either.
+    let idle = stage.session(&json!({})).await;
+    let waiting = submit_with(&stage, &idle, "idle mock:deltas=1", json!({ "whenBusy": "queue" })).await;
+    assert!(waiting.data(202)["queueId"].is_string(), "{}", waiting.text);
+    view(&stage, &idle, "a queue that is held", |view| view["session"]["held"].is_object()).await;
     assert_eq!(model_requests(&stage, "mock:deltas=1"), 0, "another queued turn reached the model");
 
     let path = format!("/v1/codexd/sessions/{}/queue/resume", session["sessionId"].as_str().unwrap());
     request(&stage.daemon, Method::POST, &path, &[], "").await.data(202);
     let is_done = |view: &Value| queued_turns(view) == 0 && view["session"]["currentTurnId"].is_null();
+    view(&stage, &idle, "the end of the other queue", is_done).await;
     let view = view(&stage, &session, "the end of the queue", is_done).await;
     assert_eq!(
         (&view["session"]["lastTurnStatus"], &view["session"]["held"]),
         (&json!("completed"), &Value::Null)
     );
-    assert_eq!(events_of(&stage, "app-server.turn.completed").len(), 5);
+    assert_eq!(events_of(&stage, "app-server.turn.completed").len(), 6);
     assert!(events_of(&stage, "turn.rejected").is_empty());
     let trial = &events_of(&stage, "usage_limit.trial")[0];
     assert_eq!(trial["detail"]["isRequested"], true);

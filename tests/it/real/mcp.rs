@@ -153,8 +153,18 @@ async fn job_runs_without_its_client_and_is_interrupted_by_a_tool() {
     let queued = json!({ "prompt": "mock:text=[next]", "threadId": thread, "when-busy": "queue" });
     let queued = client.call("codex-start", queued).await;
     assert_eq!(report(&queued)["status"], "queued", "{queued}");
+    let named = json!({ "threadId": thread, "queueId": report(&queued)["queueId"] });
+    let waiting = client.call("codex-status", named.clone()).await;
+    assert_eq!(report(&waiting)["status"], "queued", "{waiting}");
+    let unknown = client.call("codex-status", json!({ "threadId": thread, "queueId": "queued-x" })).await;
+    assert!(words(&unknown).contains("has no queued turn \"queued-x\""), "{unknown}");
     let interrupted = client.call("codex-interrupt", json!({ "threadId": thread })).await;
     assert_eq!(report(&interrupted)["status"], "interrupted", "{interrupted}");
+    // It keeps its ID when it has started.
+    for _ in 0..2 {
+        let ended = client.call("codex-wait", named.clone()).await;
+        assert_eq!((words(&ended), &report(&ended)["status"]), ("next", &json!("completed")), "{ended}");
+    }
     client.end().await;
 }
 
