@@ -77,8 +77,9 @@ async fn add(context: &CommandContext, arguments: &HooksArguments) -> Result<Exi
     set("detail", arguments.detail.then_some(Value::Bool(true)));
     if !arguments.command.is_empty() {
         let state_dir = arguments.paths.clone().resolve(&arguments.client.sources)?.state_dir;
-        set("proof", prove_command(&state_dir, &name, &arguments.command).map(Value::from));
-        set("command", Some(json!(arguments.command)));
+        let command = from_here(&arguments.command)?;
+        set("proof", prove_command(&state_dir, &name, &command).map(Value::from));
+        set("command", Some(json!(command)));
     }
     let answer = context.client.post(HOOKS_PATH, &body.into()).await?;
     let test = context.command_line(&format!("hooks test {name}"));
@@ -118,6 +119,17 @@ async fn find(context: &CommandContext, arguments: &HooksArguments) -> Result<Va
     let found = list_in(&answer, "hooks").iter().find(is_it).cloned();
     let list = context.command_line("hooks list");
     found.ok_or_else(|| Failure::new(format!("There is no hook \"{wanted}\"; \"{list}\" lists them.")))
+}
+
+/// The command with an absolute program where the command line has a relative path; the daemon has another directory.
+fn from_here(command: &[String]) -> Result<Vec<String>, Failure> {
+    let mut command = command.to_vec();
+    if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
+        let path = std::path::absolute(&*program).map_err(|error| Failure::usage(error.to_string()))?;
+        let text = path.into_os_string().into_string();
+        *program = text.map_err(|path| Failure::usage(format!("{} is not UTF-8.", path.display())))?;
+    }
+    Ok(command)
 }
 
 /// A name from that of a program or a host.

@@ -194,6 +194,11 @@ fn command_target(command: Vec<String>) -> Result<Target, String> {
     if command.first().is_none_or(|program| program.trim().is_empty()) {
         return Err("command must list a program and its arguments.".to_owned());
     }
+    if command.first().is_some_and(|program| program.contains('/') && !program.starts_with('/')) {
+        return Err(
+            "command must have an absolute path, or a name that is found in PATH, as its program.".to_owned()
+        );
+    }
     if command.iter().any(|argument| argument.contains('\0')) {
         return Err("command must not contain a zero byte.".to_owned());
     }

@@ -174,10 +174,15 @@ impl TryFrom<String> for Moment {
         let requirement = || {
             let short: String = text.chars().take(50).collect();
             format!(
-                " must be a time such as 2026-11-20T05:00:00Z or 2026-11-20T05:00:00+01:00; {short:?} is not"
+                " must be a time such as 2026-11-20T05:00:00Z or 2026-11-20T05:00:00+01:00, of the years 0001 to 9998, \
+                 with at most nine decimals; {short:?} is not"
             )
         };
         let at: jiff::Timestamp = text.parse().map_err(|_| requirement())?;
+        // In UTC, where it is shown.
+        if !(1..=9998).contains(&at.to_zoned(jiff::tz::TimeZone::UTC).year()) {
+            return Err(requirement());
+        }
         let up = jiff::TimestampRound::new().smallest(jiff::Unit::Millisecond).mode(jiff::RoundMode::Ceil);
         at.round(up).map(|at| Self(at.into())).map_err(|_| requirement())
     }

@@ -1,5 +1,6 @@
 //! Hooks: programs and URLs that get events.
 
+mod command_line;
 #[cfg(target_os = "linux")]
 mod crashes;
 mod delivery;

@@ -60,6 +60,7 @@ async fn invalid_hooks_are_refused_with_a_reason() {
         ("command", Value::Null, "either command or url"),
         ("command", json!([]), "command must list a program"),
         ("command", json!(["a\u{0}b"]), "zero byte"),
+        ("command", json!(["bin/notify"]), "an absolute path"),
         ("command", json!(["x", "y".repeat(17_000)]), "longer than"),
         ("url", json!("https://example.org/"), "either command or url"),
         ("secret", json!("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "secret is for hooks with a url"),

@@ -136,7 +136,13 @@ async fn not_before_is_refused_where_the_turn_could_not_wait() {
         let answer = ask_with(&daemon, &session_id, "hello", fields).await;
         assert!(answer.error(400, "bad_request").contains("notBefore is queued"), "{}", answer.text);
     }
-    for wrong in ["tomorrow", "2026-01-01", "2026-01-01T00:00:00", "10000-01-01T00:00:00Z"] {
+    for wrong in [
+        "tomorrow",
+        "2026-01-01",
+        "2026-01-01T00:00:00",
+        "10000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+01:00",
+    ] {
         let answer = ask_with(&daemon, &session_id, "hello", json!({ "notBefore": wrong })).await;
         assert!(answer.error(400, "bad_request").contains(wrong), "{}", answer.text);
     }
