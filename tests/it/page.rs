@@ -187,6 +187,16 @@ async fn page_stays_responsive_with_ten_thousand_events() {
 }
 
 #[tokio::test]
+async fn page_renders_messages_commands_and_changes() {
+    let Some(tools) = tools("the rendering of a conversation") else { return };
+    let daemon = start_daemon().await;
+    let directory = scratch::directory("test");
+    let variables = [("CODEXD_WORKSPACE", directory.path().to_str().unwrap())];
+    let script = PageScript::start(&daemon, &tools, "rendering.mjs", &variables);
+    script.run(daemon, |_| Daemon::builder()).await;
+}
+
+#[tokio::test]
 async fn page_asks_for_the_token_once_and_keeps_it_out_of_urls() {
     let Some(tools) = tools("the token on the page") else { return };
     let (daemon, directory) = daemon_with_token().await;

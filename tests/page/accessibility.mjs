@@ -86,13 +86,14 @@ await runTest(async (page, open) => {
   await completed(page, 1);
   await page.focus("#prompt");
   // Lines of a file that look like the header of a patch.
-  const source = ["elements.js", "text.js"].map((name) => readFileSync(new URL(`../../src/http/web/${name}`, import.meta.url), "utf8"));
+  const source = ["elements.js", "diff.js"].map((name) => readFileSync(new URL(`../../src/http/web/${name}`, import.meta.url), "utf8"));
   const kinds = await page.evaluate(`(() => {
     ${source.join("\n")}
-    const kinds = (kind, diff) => [...fileChange({ path: "a", kind: { type: kind }, diff }).querySelectorAll(".patch span")].map((line) => line.className);
-    return [kinds("add", "---\\ntitle\\n@@\\n- one\\n"), kinds("update", "--- a/b\\n+++ b/b\\n@@ -1 +1 @@\\n--- gone\\n+++new\\n same\\n")];
+    const sessions = { current: null };
+    const kinds = (kind, diff) => [...fileView(fileOfChange({ path: "a", kind: { type: kind }, diff }), true).querySelectorAll(".patch span")].map((line) => line.className);
+    return [kinds("add", "---\\ntitle\\n@@\\n- one\\n"), kinds("update", "--- a/b\\n+++ b/b\\n@@ -1,2 +1,2 @@\\n--- gone\\n+++new\\n same\\n")];
   })()`);
-  assert.deepEqual(kinds, [["added", "added", "added", "added"], ["head", "head", "hunk", "removed", "added", "same"]]);
+  assert.deepEqual(kinds, [["added", "added", "added", "added"], ["hunk", "removed", "added", "same"]]);
   await page.keyboard.type("deltas=3 reasoning command=ls");
   await page.keyboard.press("Control+Enter");
   await completed(page, 2);

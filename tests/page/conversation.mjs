@@ -35,7 +35,7 @@ await runTest(
       "Decline",
       "Cancel the turn",
     ]);
-    assert.match(await page.textContent(".request"), /made\.txt new file\s*\+hello from mock-model/);
+    assert.match(await page.textContent(".request"), /made\.txt new file\s*\+1\s*\+hello from mock-model/);
     assert.equal(await page.textContent(".session .badge"), "asks");
     assert.equal(await page.title(), "(1) Look at it. mock:plan mock:reasoning mock:shell=[echo seen]…: Change these files? – codexd");
     assert.equal(await page.textContent("#waiting"), "1 waits");

@@ -37,6 +37,10 @@ class Conversation {
     // As the log reports them: the settings of the thread, and the tokens used.
     this.settings = null;
     this.usage = null;
+    // The time of the event that is being applied.
+    this.time = null;
+    this.warnings = new Set();
+    this.requestNotes = new Map();
     byId("turns").replaceChildren();
     byId("turns").setAttribute("aria-busy", "true");
     this.drawLeftOut();
@@ -151,6 +155,7 @@ class Conversation {
   }
 
   apply(event) {
+    this.time = event.createdAt;
     if (event.detail?.rootThreadId && !event.type.startsWith("request.")) return this.applySubAgentEvent(event);
     const isLive = event.seq > this.liveFrom;
     const method = event.type === "app-server.notification" ? event.detail.notificationMethod : null;
@@ -173,12 +178,15 @@ class Conversation {
   turn(id) {
     let turn = this.turns.get(id);
     if (turn) return turn;
-    turn = { id, items: new Map(), plan: null, count: 0 };
+    turn = { id, items: new Map(), plan: null, count: 0, startedAt: this.time, files: [], errorNote: null };
     turn.body = make("div", {});
-    turn.diff = make("details", { class: "item whole-diff", hidden: true }, make("summary", { text: "All changes of this turn" }));
+    turn.diffTitle = make("summary", {});
+    turn.diff = make("details", { class: "item whole-diff", hidden: true, ontoggle: () => drawTurnDiff(turn) }, turn.diffTitle);
     turn.tokens = make("span", { class: "faint" });
     turn.end = make("span", { class: "turn-status", "data-state": "inProgress", text: "Turn running …" });
-    turn.foot = make("p", { class: "turn-end row" }, turn.end, turn.tokens);
+    turn.about = make("span", { class: "faint" });
+    const link = make("a", { class: "faint link", href: `#${encodeURIComponent(this.sessionId)}/${encodeURIComponent(id)}`, text: "Link", "aria-label": "Link to this turn" });
+    turn.foot = make("p", { class: "turn-end row" }, turn.end, turn.about, turn.tokens, link);
     turn.section = make("section", { class: "turn", "aria-label": `Turn ${this.turns.size + 1}` }, turn.body, turn.diff, turn.foot);
     this.turns.set(id, turn);
     byId("turns").append(turn.section);
@@ -186,8 +194,8 @@ class Conversation {
   }
 
   // Adds a part to its turn, and removes the oldest parts above the limit.
-  addPart(element, turn, onRemove) {
-    (turn ? turn.body : byId("turns")).append(element);
+  addPart(element, turn, onRemove, place = turn?.body ?? byId("turns")) {
+    place.append(element);
     if (turn) turn.count += 1;
     this.parts.push({ element, turn, onRemove });
     while (this.parts.length > this.partLimit) this.removePart(this.parts.shift());
@@ -206,24 +214,46 @@ class Conversation {
   }
 
   addNote(text, turn = null, level = "info") {
-    this.addPart(make("p", { class: "item note", "data-level": level, text }), turn);
+    return this.addPart(make("p", { class: "item note", "data-level": level, text }), turn);
+  }
+
+  // The same warning, such as one about the configuration before every turn, is shown once.
+  addWarning(text) {
+    if (this.warnings.has(text)) return;
+    this.warnings.add(text);
+    const turn = [...this.turns.values()].at(-1);
+    this.addNote(text, turn?.end.dataset.state === "inProgress" ? turn : null, "warn");
   }
 
   // The part of an item; null if it was removed to stay within the limit.
-  itemPart(turnId, itemId, type) {
+  itemPart(turnId, itemId, type, group = null) {
     const turn = this.turn(turnId);
     const key = `${turnId} ${itemId}`;
     if (this.removedItems.has(key)) return null;
     let part = turn.items.get(itemId);
     if (!part) {
-      part = makePart(type);
+      part = makePart(type, this.time);
+      part.group = group;
       turn.items.set(itemId, part);
-      this.addPart(part.element, turn, () => {
+      const onRemove = () => {
         turn.items.delete(itemId);
         this.removedItems.add(key);
-      });
+        group?.remove(itemId);
+      };
+      this.addPart(part.element, turn, onRemove, group?.body);
     }
     return part;
+  }
+
+  // The group at the end of a turn for one more command that only reads. Reasoning without a text is no end of a group.
+  explorationGroup(turn) {
+    let last = turn.body.lastElementChild;
+    while (last?.hidden) last = last.previousElementSibling;
+    if (last === null || last !== turn.exploration?.element) {
+      turn.exploration = new ExplorationGroup();
+      turn.body.append(turn.exploration.element);
+    }
+    return turn.exploration;
   }
 
   updateItem(params, isComplete) {
@@ -232,19 +262,41 @@ class Conversation {
       this.changes.set(item.id, item.changes ?? []);
       runInNextFrame(drawRequests);
     }
-    this.itemPart(turnId, item.id, item.type)?.update(item, isComplete);
+    const turn = this.turn(turnId);
+    const isNew = !turn.items.has(item.id) && !this.removedItems.has(`${turnId} ${item.id}`);
+    const part = this.itemPart(turnId, item.id, item.type, isNew && isExploring(item) ? this.explorationGroup(turn) : null);
+    part?.update(item, isComplete);
+    part?.group?.update(item);
   }
 
   end(turnId, status, error, isLive) {
     const turn = this.turn(turnId);
     const text = error?.message ? `${turnStatusText(status)}: ${error.message}` : turnStatusText(status);
+    // An interrupted message is not completed.
+    for (const part of turn.items.values()) part.text?.finish?.();
     setText(turn.end, `Turn ${text}`);
     turn.end.dataset.state = status;
+    const took = Date.parse(this.time) - Date.parse(turn.startedAt);
+    turn.about.replaceChildren(took >= 0 ? `${preciseDuration(took)}, ` : "", timeElement(this.time));
+    // The end says the same as the error before it.
+    if (turn.errorNote?.textContent === `Error: ${error?.message}`) turn.errorNote.remove();
     if (isLive) announce(`Turn ${text}.`);
+  }
+
+  setDiff(turnId, diff) {
+    const turn = this.turn(turnId);
+    if (turn.drawnDiff === diff) return;
+    turn.drawnDiff = diff;
+    turn.files = diff ? filesOfPatch(diff) : [];
+    show(turn.diff, turn.files.length > 0);
+    turn.diffTitle.replaceChildren(`All changes of this turn: ${countText(turn.files)} `, sumsOf(turn.files));
+    turn.diff.querySelector(".diff")?.remove();
+    drawTurnDiff(turn);
   }
 
   // Draws the stored summary of a turn whose events are no longer in the log.
   drawStoredTurn(turn) {
+    this.time = turn.startedAt ?? null;
     this.addNote("The events of this turn are no longer in the log; this is its stored summary.", this.turn(turn.turnId));
     for (const item of turn.items ?? []) {
       const part = this.itemPart(turn.turnId, item.id, item.type);
@@ -257,6 +309,7 @@ class Conversation {
     const last = messages.at(-1);
     if (turn.text) this.itemPart(turn.turnId, last?.id ?? "message", "agentMessage")?.text.replace(turn.text);
     setText(this.turn(turn.turnId).tokens, tokenText(turn.tokenUsage));
+    this.time = turn.completedAt ?? null;
     if (turn.completedAt) this.end(turn.turnId, turn.status, turn.error, false);
     runInNextFrame(processEvents);
   }
@@ -268,6 +321,11 @@ class Conversation {
     setText(byId("left-out-text"), sentences.join(" "));
     show(byId("left-out"), sentences.length > 0);
   }
+}
+
+// Draws the changes of a turn when they are opened.
+function drawTurnDiff(turn) {
+  if (turn.diff.open && !turn.diff.querySelector(".diff")) turn.diff.append(changesView(turn.files));
 }
 
 function drawLeftOut() {
@@ -334,8 +392,12 @@ const EVENTS = lookupTable({
   "app-server.turn.completed": (it, detail, event, isLive) => it.end(detail.turnId, detail.status, detail.error, isLive),
   "app-server.turn.completed.missing": (it, detail, event, isLive) =>
     it.end(detail.turnId, "failed", { message: "the connection to Codex ended before the turn did" }, isLive),
-  "app-server.turn.error": (it, detail) =>
-    it.addNote(`${detail.willRetry ? "Codex retries" : "Error"}: ${detail.error?.message ?? ""}`, it.turn(detail.turnId), detail.willRetry ? "warn" : "error"),
+  "app-server.turn.error": (it, detail) => {
+    const turn = it.turn(detail.turnId);
+    const text = `${detail.willRetry ? "Codex retries" : "Error"}: ${detail.error?.message ?? ""}`;
+    const note = it.addNote(text, turn, detail.willRetry ? "warn" : "error");
+    if (!detail.willRetry) turn.errorNote = note;
+  },
   "app-server.turn.message.delta": (it, detail) => it.itemPart(detail.turnId, detail.itemId, "agentMessage")?.append(detail.delta),
   "app-server.turn.plan.delta": (it, detail) => it.itemPart(detail.turnId, detail.itemId, "plan")?.append(detail.delta),
   "app-server.turn.plan.updated": (it, detail) => {
@@ -345,19 +407,19 @@ const EVENTS = lookupTable({
     });
     drawPlan(turn.plan, detail);
   },
-  "app-server.turn.diff.updated": (it, detail) => {
-    const turn = it.turn(detail.turnId);
-    if (turn.drawnDiff === detail.diff) return;
-    turn.drawnDiff = detail.diff;
-    show(turn.diff, Boolean(detail.diff));
-    turn.diff.querySelector("pre")?.remove();
-    if (detail.diff) turn.diff.append(patch(detail.diff));
+  "app-server.turn.diff.updated": (it, detail) => it.setDiff(detail.turnId, detail.diff),
+  "request.opened": (it, detail) => {
+    const note = it.addNote(`Request: ${titleOf(detail.request)}`, turnOfRequest(it, detail));
+    it.requestNotes.set(detail.request.requestId, note);
   },
-  "request.opened": (it, detail) => it.addNote(`Request: ${titleOf(detail.request)}`, turnOfRequest(it, detail)),
+  // The response is added to the line of the request.
   "request.resolved": (it, detail) => {
     const decision = detail.decision === null ? "" : decisionText(detail.decision);
-    const why = detail.reason ?? { client: "decided by a client", appServer: "withdrawn by Codex" }[detail.resolvedBy] ?? detail.resolvedBy;
-    it.addNote(`Response: ${[decision, why].filter(Boolean).join(", ")}`, turnOfRequest(it, detail));
+    const why = detail.reason ?? { client: "", appServer: "withdrawn by Codex" }[detail.resolvedBy] ?? detail.resolvedBy;
+    const text = [decision, why].filter(Boolean).join(", ") || "answered";
+    const note = it.requestNotes.get(detail.requestId);
+    if (note?.isConnected) note.append(` ${text}`);
+    else it.addNote(`Response: ${text}`, turnOfRequest(it, detail));
   },
 });
 
@@ -365,7 +427,7 @@ const NOTIFICATIONS = lookupTable({
   "item/started": (it, params) => it.updateItem(params, false),
   "item/completed": (it, params) => it.updateItem(params, true),
   "item/commandExecution/outputDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "commandExecution")?.append(params.delta),
-  "item/reasoning/summaryTextDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "reasoning")?.append(params.delta),
+  "item/reasoning/summaryTextDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "reasoning")?.append(params.delta, params.summaryIndex),
   "item/reasoning/textDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "reasoning")?.append(params.delta),
   "thread/settings/updated": (it, params, event, isLive) => {
     it.settings = settingsOfThread(params);
@@ -379,5 +441,5 @@ const NOTIFICATIONS = lookupTable({
     runInNextFrame(drawActivity);
     if (params.turnId) setText(it.turn(params.turnId).tokens, tokenText(params.tokenUsage));
   },
-  warning: (it, params) => it.addNote(params.message ?? "", null, "warn"),
+  warning: (it, params) => it.addWarning(params.message ?? ""),
 });

@@ -1,5 +1,10 @@
 // Form fields for requests that are answered with text.
 
+// One question: its label and its field.
+const fieldBox = (...children) => make("div", { class: "field" }, ...children);
+
+const requiredMark = () => make("span", { class: "faint", text: " (required)" });
+
 // Thrown for an answer that is incomplete or invalid.
 class IncompleteAnswer extends Error {}
 
@@ -16,12 +21,13 @@ function questionFields(request) {
       autocomplete: "off",
       list: options.length ? `${id}-options` : null,
     });
-    fields.push(make("label", { for: id, text: escapeInvisible(question.question ?? question.header ?? question.id) }), input);
+    const box = fieldBox(make("label", { for: id, text: escapeInvisible(question.question ?? question.header ?? question.id) }), input);
+    fields.push(box);
     if (options.length) {
-      fields.push(make("datalist", { id: `${id}-options` }, ...options.map((option) => make("option", { value: option.label }))));
+      box.append(make("datalist", { id: `${id}-options` }, ...options.map((option) => make("option", { value: option.label }))));
       const pick = (option) =>
         make("button", { type: "button", title: escapeInvisible(option.description ?? ""), text: escapeInvisible(option.label), onclick: () => { input.value = option.label; } });
-      fields.push(make("div", { class: "row" }, ...options.map(pick)));
+      box.append(make("div", { class: "row" }, ...options.map(pick)));
     }
     readers.push(() => [question.id, { answers: [input.value] }]);
   }
@@ -41,7 +47,7 @@ function jsonFields(request) {
     }
   };
   const schema = make("pre", { text: escapeInvisible(formatPlain(request.params?.requestedSchema ?? {})) });
-  return { fields: [schema, make("label", { for: id, text: "Answer, as JSON" }), field], read };
+  return { fields: [schema, fieldBox(make("label", { for: id, text: "Answer, as JSON" }), field)], read };
 }
 
 // The choices of a field as [value, name], or null (Model Context Protocol, elicitation).
@@ -84,8 +90,10 @@ function elicitationFields(request) {
     const { field, read } = fieldOf(id, one, isRequired);
     const title = escapeInvisible(one.title ?? name);
     const label = one.description ? `${title}: ${escapeInvisible(one.description)}` : title;
+    // A checkbox always has an answer.
     if (field.type === "checkbox") fields.push(make("label", { class: "check" }, field, ` ${label}`));
-    else fields.push(make("label", { for: id, text: label }), field);
+    else fields.push(fieldBox(make("label", { for: id, text: label }, ...(isRequired ? [requiredMark()] : [])), field));
+    field.required = isRequired && field.type !== "checkbox";
     readers.push(() => {
       const value = read();
       if (value === undefined && isRequired) throw new IncompleteAnswer(`“${title}” is required.`);

@@ -1,15 +1,29 @@
 // The parts of a turn: messages, reasoning, commands and file changes. Each is updated again with the completed item.
 
-const MAX_OUTPUT_CHARS = 20_000;
+const MAX_OTHER_CHARS = 20_000;
+// Longer commands are folded.
+const MAX_COMMAND_LINES = 8;
 
 const textOf = (content) => (content ?? []).map((part) => part.text ?? `[${part.type}] ${part.path ?? part.url ?? part.name ?? ""}`).join("\n");
 
+// The time of a part; nothing if it is not known.
+const timeElement = (at) => (at === null ? "" : make("time", { class: "faint", datetime: at, title: new Date(at).toLocaleString(), text: shortClock(at) }));
+
+function shortClock(at) {
+  const date = new Date(at);
+  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
+}
+
+const preciseDuration = (milliseconds) => (milliseconds < 10_000 ? `${(milliseconds / 1_000).toFixed(1)} s` : durationText(Math.floor(milliseconds / 1_000)));
+
 // Every part has an element, `update(item)` for the current item, and `append(text)` for streamed text.
 class MessagePart {
-  constructor(kind, title, limit) {
+  constructor(kind, title, at, makeText) {
     this.container = make("div", { class: "text" });
-    this.element = make("article", { class: `item ${kind}` }, make("h3", { class: "item-title", text: title }), this.container);
-    this.text = new GrowingText(this.container, limit);
+    this.text = makeText(this.container);
+    const head = make("div", { class: "item-head" }, make("h3", { class: "item-title", text: title }), timeElement(at));
+    this.element = make("article", { class: `item ${kind}` }, head, this.container);
   }
 
   append(text) {
@@ -18,8 +32,8 @@ class MessagePart {
 }
 
 class UserMessagePart extends MessagePart {
-  constructor() {
-    super("user", "You");
+  constructor(at) {
+    super("user", "You", at, (container) => new GrowingText(container));
   }
 
   update(item) {
@@ -28,8 +42,8 @@ class UserMessagePart extends MessagePart {
 }
 
 class AgentMessagePart extends MessagePart {
-  constructor() {
-    super("agent", "Codex");
+  constructor(at, title = "Codex") {
+    super("agent", title, at, markdownIn);
   }
 
   update(item, isComplete) {
@@ -38,112 +52,191 @@ class AgentMessagePart extends MessagePart {
   }
 }
 
-class ProposedPlanPart extends MessagePart {
-  constructor() {
-    super("agent", "Codex proposes");
-  }
-
-  update(item, isComplete) {
-    if (isComplete && typeof item.text === "string") this.text.replace(item.text);
-  }
+function markdownIn(container) {
+  container.className = "text markdown";
+  return new MarkdownText(container);
 }
 
-// Collapsed, because it is long and rarely needed.
+// Collapsed, because it is long and rarely needed; the line shows the heading of its newest section.
 class ReasoningPart {
   constructor() {
-    this.container = make("div", { class: "text" });
-    this.element = make("details", { class: "item reasoning", hidden: true }, make("summary", { text: "Reasoning" }), this.container);
-    this.text = new GrowingText(this.container);
+    this.heading = make("span", {});
+    this.container = make("div", {});
+    this.element = make("details", { class: "item reasoning", hidden: true }, make("summary", {}, "Reasoning", this.heading), this.container);
+    this.text = markdownIn(this.container);
+    this.section = 0;
   }
 
-  append(text) {
-    show(this.element, true);
+  // `section` is the number of the section of a summary.
+  append(text, section = this.section) {
+    if (section !== this.section) this.text.append("\n\n");
+    this.section = section;
     this.text.append(text);
+    this.drawHeading();
   }
 
   update(item, isComplete) {
     const whole = [...(item.summary ?? []), ...(item.content ?? [])].map(formatPlain).join("\n\n");
     if (!isComplete || !whole) return;
-    show(this.element, true);
     this.text.replace(whole);
+    this.drawHeading();
+  }
+
+  drawHeading() {
+    show(this.element, true);
+    const heading = [...this.text.whole.matchAll(/^\*\*(.{1,200}?)\*\*\s*$/gm)].at(-1)?.[1];
+    setText(this.heading, heading ? `: ${heading}` : "");
   }
 }
 
 class CommandPart {
   constructor() {
     this.line = make("code", {});
+    this.more = make("button", { type: "button", class: "more", hidden: true });
+    this.more.onclick = () => this.drawLine(true);
     this.state = make("span", { class: "faint" });
-    this.output = make("div", { class: "output", tabindex: "0", role: "group", "aria-label": "Output of the command", hidden: true });
+    this.text = new OutputText();
     this.element = make(
       "article",
       { class: "item command" },
-      make("h3", { class: "item-title", text: "Command" }),
-      make("p", { class: "row" }, this.line, this.state),
-      this.output,
+      make("h3", { class: "item-title visually-hidden", text: "Command" }),
+      make("p", { class: "command-line" }, this.line, this.state),
+      this.more,
+      ...this.text.elements,
     );
-    this.text = new GrowingText(this.output, MAX_OUTPUT_CHARS);
-    this.followsOutput = true;
-    this.lastTop = 0;
   }
 
   append(text) {
-    show(this.output, true);
-    this.text.append(withoutEscapes(text));
-    runInNextFrame(this.scrollOutput);
+    this.text.append(text);
   }
-
-  // Keeps the newest output visible, unless the user has scrolled up.
-  scrollOutput = () => {
-    if (this.output.scrollTop < this.lastTop) this.followsOutput = false;
-    const isAtEnd = this.output.scrollHeight - this.output.scrollTop - this.output.clientHeight < NEAR_END_PX;
-    if (isAtEnd) this.followsOutput = true;
-    if (this.followsOutput) runInNextFrame(() => {
-      this.output.scrollTop = this.output.scrollHeight;
-      this.lastTop = this.output.scrollTop;
-    });
-  };
 
   update(item, isComplete) {
-    setText(this.line, escapeInvisible(item.command ?? ""));
-    this.line.title = item.cwd ?? "";
+    this.item = item;
+    this.drawLine(false);
     setText(this.state, stateOfCommand(item));
     this.element.dataset.state = item.status ?? "";
-    const whole = withoutEscapes(item.aggregatedOutput ?? "");
-    if (!isComplete || !whole) return;
-    show(this.output, true);
-    this.text.replace(whole);
+    if (!isComplete) return;
+    if (item.aggregatedOutput) this.text.replace(item.aggregatedOutput);
+    if (hasFailed(item)) this.text.setOpen(true);
   }
+
+  drawLine(isOpen) {
+    const lines = escapeInvisible(commandText(this.item)).split("\n");
+    const hidden = isOpen ? 0 : Math.max(0, lines.length - MAX_COMMAND_LINES);
+    setText(this.line, lines.slice(0, lines.length - hidden).join("\n"));
+    this.line.title = [escapeInvisible(this.item.command ?? ""), this.item.cwd && `in ${escapeInvisible(this.item.cwd)}`].filter(Boolean).join("\n");
+    show(this.more, hidden > 0);
+    setText(this.more, plural(hidden, "more line"));
+  }
+}
+
+const hasFailed = (item) => item.status === "failed" || (item.exitCode ?? 0) !== 0;
+
+// The command without the shell that runs it. Codex gives it; the shell of a list of commands is removed here.
+function commandText(item) {
+  const actions = item.commandActions ?? [];
+  if (actions.length === 1 && actions[0].command) return actions[0].command;
+  return scriptOf(item.command ?? "");
+}
+
+// The script of a command such as `/bin/bash -lc 'SCRIPT'`, or the whole command. Only quoting that is understood is undone.
+function scriptOf(command) {
+  const start = /^(?:\/(?:usr\/)?bin\/)?(?:ba|z|da)?sh -l?c (?=\S)/.exec(command);
+  if (!start) return command;
+  let script = "";
+  const rest = command.slice(start[0].length);
+  const word = /'([^']*)'|"((?:[^"\\$`!]|\\["\\$`])*)"|([\w@%+=:,./-]+)|\\(['" ])/gy;
+  while (word.lastIndex < rest.length) {
+    const match = word.exec(rest);
+    if (!match) return command;
+    script += match[1] ?? match[2]?.replace(/\\(["\\$`])/g, "$1") ?? match[3] ?? match[4];
+  }
+  return script;
 }
 
 function stateOfCommand(item) {
   if (item.status === "inProgress") return "running …";
   const status = { completed: "", failed: "failed", declined: "declined" }[item.status] ?? item.status;
-  const code = item.exitCode === null || item.exitCode === undefined ? "" : `exit code ${item.exitCode}`;
-  const time = item.durationMs ? `${(item.durationMs / 1000).toFixed(1)} s` : "";
+  const code = item.exitCode === null || item.exitCode === undefined || item.exitCode === 0 ? "" : `exit code ${item.exitCode}`;
+  const time = item.durationMs ? preciseDuration(item.durationMs) : "";
   return [status, code, time].filter(Boolean).join(", ");
+}
+
+const EXPLORING_ACTIONS = ["read", "listFiles", "search"];
+
+// Whether a command only reads, lists or searches files.
+const isExploring = (item) =>
+  item.type === "commandExecution" && item.commandActions?.length > 0 && item.commandActions.every((action) => EXPLORING_ACTIONS.includes(action.type));
+
+// Commands that only read, one after the other, as one line.
+class ExplorationGroup {
+  constructor() {
+    this.items = new Map();
+    this.line = make("span", {});
+    this.state = make("span", { class: "faint" });
+    this.body = make("div", {});
+    this.element = make("details", { class: "item explored" }, make("summary", {}, this.line, this.state), this.body);
+  }
+
+  update(item) {
+    this.items.set(item.id, item);
+    this.draw();
+  }
+
+  remove(itemId) {
+    this.items.delete(itemId);
+    if (this.items.size === 0) this.element.remove();
+    else this.draw();
+  }
+
+  draw() {
+    const items = [...this.items.values()];
+    const actions = items.flatMap((item) => item.commandActions);
+    setText(this.line, explorationText(actions));
+    const isRunning = items.some((item) => item.status === "inProgress");
+    const failed = items.filter((item) => item.status === "failed" || item.status === "declined").length;
+    setText(this.state, isRunning ? " …" : failed > 0 ? ` ${failed} failed` : "");
+  }
+}
+
+function explorationText(actions) {
+  const of = (type) => actions.filter((action) => action.type === type);
+  const files = new Set(of("read").map((action) => action.path ?? action.name ?? action.command));
+  const [lists, searches] = [of("listFiles"), of("search")];
+  const parts = [];
+  const shown = (path) => escapeInvisible(relativePath(String(path)));
+  if (files.size === 1) parts.push(`read ${shown([...files][0])}`);
+  else if (files.size > 1) parts.push(`read ${files.size} files`);
+  if (lists.length === 1) parts.push(`listed ${shown(lists[0].path ?? "the directory")}`);
+  else if (lists.length > 1) parts.push(`listed ${lists.length} directories`);
+  if (searches.length === 1) parts.push(`searched${searches[0].query ? ` “${escapeInvisible(searches[0].query)}”` : ""}${searches[0].path ? ` in ${shown(searches[0].path)}` : ""}`);
+  else if (searches.length > 1) parts.push(`searched ${searches.length} times`);
+  const text = parts.join(", ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 class FileChangesPart {
   constructor() {
-    this.state = make("span", { class: "faint" });
+    this.state = make("span", {});
+    this.title = make("h3", { class: "item-title" }, "File changes", this.state);
     this.files = make("div", {});
-    this.element = make(
-      "article",
-      { class: "item changes" },
-      make("h3", { class: "item-title" }, "File changes · ", this.state),
-      this.files,
-    );
+    this.element = make("article", { class: "item changes" }, this.title, this.files);
   }
 
   append() {}
 
   update(item) {
-    setText(this.state, { inProgress: "in progress", completed: "done", failed: "failed", declined: "declined" }[item.status] ?? item.status ?? "");
-    const changes = JSON.stringify(item.changes ?? []);
-    if (changes === this.drawn) return;
-    this.drawn = changes;
-    this.changes = item.changes ?? [];
-    this.files.replaceChildren(...this.changes.map(fileChange));
+    const isDone = item.status === "completed";
+    const state = { inProgress: "in progress", failed: "failed", declined: "declined" }[item.status] ?? item.status ?? "";
+    setText(this.state, isDone ? "" : ` · ${state}`);
+    // What has been done needs no title.
+    this.title.classList.toggle("visually-hidden", isDone);
+    this.element.dataset.state = item.status ?? "";
+    const drawn = JSON.stringify([item.changes ?? [], isDone]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
+    // A change that waits for an approval is shown there; one that was declined is of little interest.
+    this.files.replaceChildren(changesView((item.changes ?? []).map(fileOfChange), !isDone));
   }
 }
 
@@ -152,7 +245,7 @@ class OtherPart {
   constructor(type) {
     this.container = make("pre", {});
     this.element = make("details", { class: "item other" }, make("summary", { text: type }), this.container);
-    this.text = new GrowingText(this.container, MAX_OUTPUT_CHARS);
+    this.text = new GrowingText(this.container, MAX_OTHER_CHARS);
   }
 
   append(text) {
@@ -164,14 +257,14 @@ class OtherPart {
   }
 }
 
-function makePart(type) {
+function makePart(type, at) {
   switch (type) {
     case "userMessage":
-      return new UserMessagePart();
+      return new UserMessagePart(at);
     case "agentMessage":
-      return new AgentMessagePart();
+      return new AgentMessagePart(at);
     case "plan":
-      return new ProposedPlanPart();
+      return new AgentMessagePart(at, "Codex proposes");
     case "reasoning":
       return new ReasoningPart();
     case "commandExecution":
@@ -188,11 +281,11 @@ const STEPS = { completed: "✓", inProgress: "▸", pending: "○" };
 // Draws the current plan of a turn.
 function drawPlan(container, detail) {
   const steps = (detail.plan ?? []).map((step) =>
-    make("li", { "data-state": step.status }, make("span", { "aria-hidden": "true", text: STEPS[step.status] ?? "·" }), ` ${step.step} `, make("span", { class: "visually-hidden", text: step.status })),
+    make("li", { "data-state": step.status }, make("span", { class: "mark", "aria-hidden": "true", text: STEPS[step.status] ?? "·" }), ` ${step.step} `, make("span", { class: "visually-hidden", text: step.status })),
   );
   container.replaceChildren(
     make("h3", { class: "item-title", text: "Plan" }),
-    ...(detail.explanation ? [make("p", { text: detail.explanation })] : []),
+    ...(detail.explanation ? [make("p", { class: "faint", text: detail.explanation })] : []),
     make("ol", { class: "plan" }, ...steps),
   );
 }

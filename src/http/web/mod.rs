@@ -19,11 +19,16 @@ use super::error::ApiError;
 pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
 const DOCUMENT: &str = include_str!("index.html");
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = concat!(include_str!("page.css"), include_str!("conversation.css"));
 /// The parts of the script share one scope; each follows the parts that it uses while loading.
 const SCRIPT: &str = concat!(
+    include_str!("vendor/marked.js"),
+    include_str!("vendor/speed-highlight.js"),
     include_str!("elements.js"),
     include_str!("text.js"),
+    include_str!("markdown.js"),
+    include_str!("ansi.js"),
+    include_str!("diff.js"),
     include_str!("api.js"),
     include_str!("stream.js"),
     include_str!("sessions.js"),
@@ -100,6 +105,12 @@ pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
 mod tests {
     use super::*;
 
+    /// The files that `vendor/update` makes.
+    const VENDORED: [(&str, &str); 2] = [
+        ("marked.js", include_str!("vendor/marked.js")),
+        ("speed-highlight.js", include_str!("vendor/speed-highlight.js")),
+    ];
+
     /// The text between the only `start` and the `end` after it.
     fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
         let (_, rest) = text.split_once(start).unwrap();
@@ -125,18 +136,49 @@ mod tests {
         assert!(LIVE_PAGE.policy("[::1]:4319").contains("; connect-src 'self';"));
     }
 
+    /// The page without the files of `vendor`, whose texts have URLs.
+    fn own_text() -> String {
+        let text = std::str::from_utf8(&LIVE_PAGE.document).unwrap();
+        VENDORED.iter().fold(text.to_owned(), |text, (_, vendored)| text.replacen(vendored, "", 1))
+    }
+
     #[test]
     fn document_loads_nothing_external_and_never_parses_html() {
-        let text = std::str::from_utf8(&LIVE_PAGE.document).unwrap();
+        let text = own_text();
         let is_external = |line: &&str| {
-            ["http:", "https:", " src=", "@import", "url("].iter().any(|marker| line.contains(marker))
+            ["http://", "https://", " src=", "@import", "url("].iter().any(|marker| line.contains(marker))
         };
         let found: Vec<_> = text.lines().filter(is_external).collect();
         // The only URL is the SVG namespace, which is never fetched.
         assert!(found.iter().all(|line| line.contains("data:image/svg+xml")), "{found:?}");
-        for parser in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("]
-        {
+        let forbidden = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "DOMParser",
+            "eval(",
+            "Function(",
+            "import(",
+        ];
+        for parser in forbidden {
             assert!(!SCRIPT.contains(parser), "{parser}");
+        }
+    }
+
+    #[test]
+    fn vendored_files_are_those_of_the_list_and_name_their_licence() {
+        let sums: Vec<_> = include_str!("vendor/SHA256SUMS").lines().collect();
+        assert_eq!(sums.len(), VENDORED.len());
+        let facts = [("18.2.1", "MIT"), ("2.1.0", "CC0 1.0 Universal")];
+        for ((name, text), (version, licence)) in VENDORED.iter().zip(facts) {
+            let sum = data_encoding::HEXLOWER.encode(&Sha256::digest(text));
+            assert!(sums.contains(&format!("{sum}  {name}").as_str()), "{name} has the SHA-256 {sum}");
+            let (head, _) = text.split_once("*/").unwrap();
+            for part in [version, licence, "vendor/update"] {
+                assert!(head.contains(part), "{name}: {part} is not in {head}");
+            }
+            assert!(include_str!("vendor/README.md").contains(version), "{name}: {version}");
         }
     }
 }

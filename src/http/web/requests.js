@@ -85,6 +85,10 @@ function buttonClass(decision) {
   return decision === "decline" || decision === "cancel" ? "danger" : "";
 }
 
+// What allows stands first and "cancel" last, whatever the order of Codex is.
+const decisionRank = (decision) => ({ accept: 0, decline: 2, cancel: 3 })[decision] ?? 1;
+const sortedDecisions = (decisions) => [...decisions].sort((a, b) => decisionRank(a) - decisionRank(b));
+
 const commandOf = (params) => (Array.isArray(params.command) ? params.command.join(" ") : params.command);
 
 // The params that the card shows in its own way, and those that only identify the request.
@@ -97,17 +101,18 @@ function requestDetails(request) {
   const parts = [];
   const command = commandOf(params);
   const paragraph = (text, isFaint = false) => parts.push(make("p", { class: isFaint ? "faint" : "", text: escapeInvisible(text) }));
-  const block = (text) => parts.push(make("pre", { class: "command", text: escapeInvisible(text) }));
+  const block = (text, title = null) => parts.push(make("pre", { class: "command", text: escapeInvisible(text), title }));
   if (params.reason) paragraph(params.reason);
   if (params.message) paragraph(params.message);
   if (params.serverName) paragraph(`requested by the MCP server ${params.serverName}`, true);
   // The user should open the URL before accepting.
   if (params.url) block(params.url);
-  if (command) block(command);
+  // The script is exactly what the shell runs; the title has the whole line.
+  if (command) block(scriptOf(command), escapeInvisible(command));
   if (params.cwd) paragraph(`in ${params.cwd}`, true);
   if (params.grantRoot) paragraph(`This also allows later writes to ${params.grantRoot}.`);
   const changes = conversation?.changesOf(request.itemId);
-  if (changes) parts.push(...changes.map(fileChange));
+  if (changes) parts.push(changesView(changes.map(fileOfChange)));
   else if (request.method === "item/fileChange/requestApproval") paragraph("The changes are not known here.");
   const isMore = ([name, value]) => value !== null && !SHOWN_PARAMS.has(name) && !ID_PARAMS.has(name);
   const more = Object.entries(params).filter(isMore);
@@ -120,7 +125,7 @@ function makeCard(request) {
   const card = { problem: make("p", { class: "problem", role: "alert", hidden: true }), buttons: [], hasChanges: false };
   const decide = (decision) =>
     make("button", { type: "button", class: buttonClass(decision), text: decisionText(decision, request), onclick: () => answerRequest(card, request, { decision }) });
-  card.buttons = (request.decisions ?? []).map(decide);
+  card.buttons = sortedDecisions(request.decisions ?? []).map(decide);
   const form = formFor(request);
   if (form) {
     const send = () => answerRequest(card, request, () => ({ result: form.read() }));

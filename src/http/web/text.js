@@ -1,4 +1,4 @@
-// Texts that grow while they stream, and patches.
+// Plain texts that grow while they stream.
 
 // How much of one text the page shows, in characters.
 const MAX_TEXT_CHARS = 200_000;
@@ -7,14 +7,63 @@ const MAX_TEXT_CHARS = 200_000;
 const BOX_CHARS_AT_LINE = 2_000;
 const BOX_CHARS_AT_SPACE = 8_000;
 const MAX_BOX_CHARS = 16_000;
-const MAX_PATCH_LINES = 2_000;
 
 const grown = new Set();
 
-// Adds the text received since the last frame to the page.
+// How long one frame may add text, in milliseconds.
+const FLUSH_WORK_MS = 12;
+
+// Adds the text received since the last frame to the page, the newest part first; what takes too long is added in the
+// next frame.
 function flushTexts() {
-  for (const text of grown) text.flush();
-  grown.clear();
+  const end = performance.now() + FLUSH_WORK_MS;
+  for (const text of [...grown].reverse()) {
+    grown.delete(text);
+    text.flush();
+    if (performance.now() > end) break;
+  }
+  if (grown.size > 0) schedule();
+}
+
+// Says at the top of a text how much of its beginning is not shown.
+function noteRemovedText(container, count) {
+  let note = container.querySelector(":scope > .cut");
+  if (!note) {
+    note = make("p", { class: "faint cut" });
+    container.prepend(note);
+  }
+  setText(note, `${plural(count, "earlier character")} not shown.`);
+}
+
+// A growing text is drawn anew at most this often; after a draw that took long, the next one is later.
+const DRAW_INTERVAL_MS = 120;
+const DRAW_COST_FACTOR = 8;
+
+// A text whose `draw()` costs more than adding the new text.
+class RedrawnText {
+  drawAt = 0;
+  timer = null;
+
+  // Draws in the next frame.
+  drawSoon() {
+    this.drawAt = 0;
+    grown.add(this);
+    schedule();
+  }
+
+  flush() {
+    const now = performance.now();
+    if (now < this.drawAt) {
+      this.timer ??= setTimeout(() => {
+        this.timer = null;
+        grown.add(this);
+        schedule();
+      }, this.drawAt - now);
+      return;
+    }
+    this.draw();
+    this.drawAt = now + Math.max(DRAW_INTERVAL_MS, DRAW_COST_FACTOR * (performance.now() - now));
+  }
 }
 
 class GrowingText {
@@ -102,61 +151,6 @@ class GrowingText {
       this.removedParts += oldest.textContent.length;
       oldest.remove();
     }
-    if (!this.removedParts) return;
-    let note = this.container.querySelector(":scope > p");
-    if (!note) {
-      note = make("p", { class: "faint cut" });
-      this.container.prepend(note);
-    }
-    setText(note, `${plural(this.removedParts, "earlier character")} not shown.`);
+    if (this.removedParts) noteRemovedText(this.container, this.removedParts);
   }
-}
-
-// Removes the colours and cursor movements of a terminal.
-function withoutEscapes(text) {
-  return text.replace(/\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g, "");
-}
-
-// `isInHunk`: inside a hunk, a line of the file may begin like a header.
-function kindOfLine(line, isInHunk) {
-  if (!isInHunk && (line.startsWith("+++") || line.startsWith("---") || line.startsWith("index "))) return "head";
-  if (line.startsWith("diff ")) return "head";
-  if (line.startsWith("@@")) return "hunk";
-  if (line.startsWith("+")) return "added";
-  if (line.startsWith("-")) return "removed";
-  return "same";
-}
-
-// Draws a patch line by line. The signs stay, so that nothing depends on colour. `isContent`: one hunk without a header.
-function patch(text, isContent = false) {
-  const lines = text.replace(/\n$/, "").split("\n");
-  const box = make("pre", { class: "patch" });
-  let isInHunk = isContent;
-  for (const line of lines.slice(0, MAX_PATCH_LINES)) {
-    const kind = kindOfLine(line, isInHunk);
-    isInHunk = isContent || kind === "hunk" || (isInHunk && kind !== "head");
-    box.append(make("span", { class: kind, text: `${line}\n` }));
-  }
-  if (lines.length > MAX_PATCH_LINES) {
-    box.append(make("span", { class: "head", text: `${plural(lines.length - MAX_PATCH_LINES, "more line")} not shown.\n` }));
-  }
-  return box;
-}
-
-const CHANGE_KIND_TEXTS = lookupTable({ add: "new file", delete: "removed", update: "changed" });
-
-// Draws one file of a change. Codex sends a new or removed file as its content, not as a patch.
-function fileChange(change) {
-  const kind = change.kind?.type ?? "update";
-  const sign = { add: "+", delete: "-" }[kind];
-  const diff = change.diff ?? "";
-  const text = sign ? diff.replace(/\n$/, "").split("\n").map((line) => sign + line).join("\n") : diff;
-  const kindText = CHANGE_KIND_TEXTS[kind] ?? kind;
-  const moved = change.kind?.move_path ? ` → ${change.kind.move_path}` : "";
-  return make(
-    "div",
-    { class: "file" },
-    make("p", { class: "path" }, make("code", { text: escapeInvisible(`${change.path}${moved}`) }), ` ${kindText}`),
-    patch(escapeInvisible(text.replaceAll("\r\n", "\n")), Boolean(sign)),
-  );
 }
