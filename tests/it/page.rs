@@ -92,7 +92,8 @@ async fn page_headers_forbid_external_content_and_framing() {
     let policy = format!("connect-src 'self' ws://{host} wss://{host};");
     for line in [
         "content-type: text/html; charset=utf-8",
-        "cache-control: no-store",
+        "cache-control: no-cache",
+        "vary: accept-encoding",
         "x-content-type-options: nosniff",
         "referrer-policy: no-referrer",
         "content-security-policy: default-src 'none'; script-src 'sha256-",
@@ -104,6 +105,12 @@ async fn page_headers_forbid_external_content_and_framing() {
         assert!(head.contains(line), "{line} is not in {head}");
     }
     assert_eq!(get(&daemon, "/describe").await.json["capabilities"]["page"], true);
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let again =
+        format!("GET / HTTP/1.1\r\nhost: {host}\r\nif-none-match: {tag}\r\nconnection: close\r\n\r\n");
+    let again = raw(&daemon, again.as_bytes()).await;
+    assert!(again.starts_with("HTTP/1.1 304 ") && again.ends_with("\r\n\r\n"), "{again}");
+    assert!(again.contains("content-security-policy: "), "{again}");
 }
 
 #[tokio::test]

@@ -137,4 +137,30 @@ await runTest(async (page) => {
   await page.reload();
   await waitUntil(page, () => document.querySelector("#turns:not([aria-busy])") && document.querySelector(".turn:last-child .turn-status"));
   assert.equal(await page.textContent("#notice"), "");
-}, { expected: ["status of 502", "status of 400", "status of 409"] });
+
+  // A crash loop is said where one looks, and so is a daemon that is gone.
+  let sockets = [];
+  await page.routeWebSocket(/events/, (socket) => {
+    sockets.push(socket);
+    socket.connectToServer().onMessage((message) => {
+      const json = JSON.parse(message);
+      const child = json.snapshot?.daemon.child;
+      if (child) Object.assign(child, { state: "crash_loop", lastError: "It exited with code 1." });
+      socket.send(JSON.stringify(json));
+    });
+  });
+  await page.reload();
+  await waitUntil(page, () => document.querySelector("#trouble-text").textContent.includes("exits repeatedly. It exited with code 1."));
+  await checkAxe(page, "a crash loop");
+  await page.click("#trouble-action");
+  await page.waitForSelector("#health:not([hidden]) #no-hooks");
+  await page.route("**/describe", (route) => route.abort());
+  for (const socket of sockets) await socket.close();
+  await waitUntil(page, () => document.body.hasAttribute("data-lost") && /^No connection to codexd since/.test(document.querySelector("#trouble-text").textContent));
+  await checkAxe(page, "a lost connection");
+  await page.unroute("**/describe");
+  sockets = [];
+  await page.click("#trouble-action");
+  await page.waitForSelector('#connection[data-state="good"]');
+  assert.ok(!(await page.evaluate(() => document.body.hasAttribute("data-lost"))));
+}, { expected: ["status of 502", "status of 400", "status of 409", "ERR_FAILED"] });

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{self, ErrorKind, Failure};
 use super::route::{EVENT_STREAM, Route};
+use super::web;
 use crate::http::openapi::portable::reference;
 
 /// The rules that hold for all routes, and the shape of failures.
@@ -125,9 +126,11 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
+    let is_page = route.media_type == web::CONTENT_TYPE;
+    let cache_control = if is_page { web::CACHE_CONTROL } else { "no-store" };
     let mut success = json!({
         "description": "Success.",
-        "headers": { "Cache-Control": { "schema": { "type": "string", "enum": ["no-store"] } } },
+        "headers": { "Cache-Control": { "schema": { "type": "string", "enum": [cache_control] } } },
         "content": { (route.media_type): { "schema": (route.response_schema)(generator) } },
     });
     success["description"] = match route.status {
@@ -138,6 +141,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     .into();
     links::add(&mut success, route.operation_id);
     responses.insert(route.status.to_string(), success);
+    if is_page {
+        let unchanged = json!({ "description": "The entity tag of the page is in `If-None-Match`." });
+        responses.insert("304".to_owned(), unchanged);
+    }
     let mut by_status: BTreeMap<u16, Vec<ErrorKind>> = BTreeMap::new();
     let guard_errors =
         [&[error::FORBIDDEN][..], if route.needs_no_token() { &[] } else { &[error::UNAUTHORIZED] }];

@@ -11,14 +11,21 @@ function durationText(seconds) {
   return `${Math.floor(seconds / 3_600)} h ${Math.floor((seconds % 3_600) / 60)} min`;
 }
 
+// The tokens of the session, and how much of its context is full.
+function usageText(usage) {
+  const total = usage?.total?.totalTokens;
+  if (total === undefined) return "";
+  const share = usage.modelContextWindow ? ` · ${Math.min(100, Math.round((100 * (usage.last?.totalTokens ?? 0)) / usage.modelContextWindow))} % of the context` : "";
+  return `${total.toLocaleString()} tokens${share}`;
+}
+
 let workTimer = null;
 
 function drawActivity() {
   clearTimeout(workTimer);
   const record = sessions.current;
-  const usage = tokenText(conversation?.usage);
   show(byId("activity"), record !== null && record.status !== "closed");
-  setText(byId("usage"), usage);
+  setText(byId("usage"), usageText(conversation?.usage));
   const turnId = record?.currentTurnId ?? null;
   const start = turnId === null || isLost() ? NaN : startOfTurn(record, turnId);
   const seconds = Math.max(0, Math.floor((Date.now() - start) / SECOND_MS));

@@ -48,6 +48,26 @@ function clock(time) {
   return isToday ? hours : `${date.toLocaleDateString()} ${hours}`;
 }
 
+// The time of a past moment, as short as the day allows: 14:05, Tue, 12 Nov, 12/11/2025.
+function shortTime(time) {
+  const date = new Date(time);
+  const now = new Date();
+  if (Number.isNaN(date.getTime())) return "";
+  if (date.toDateString() === now.toDateString()) return hourText(date);
+  if (date < now && now - date < 6 * 86_400_000) return date.toLocaleDateString([], { weekday: "short" });
+  return date.toLocaleDateString([], date.getFullYear() === now.getFullYear() ? { day: "numeric", month: "short" } : {});
+}
+
+const hourText = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+// The time of a moment to come, to the minute: 14:05, Mon 1 Dec 09:00.
+function futureTime(time) {
+  const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return "";
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? hourText(date) : `${date.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short" })} ${hourText(date)}`;
+}
+
 const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
 
 const baseName = (path) => (path || "").split("/").filter(Boolean).pop() || path || "";

@@ -1,22 +1,29 @@
 //! `GET /`: the live page, one HTML document that uses only the public routes.
 //!
-//! It holds no data, so it needs no token: a browser cannot send one when it navigates. Owns the assembled document.
+//! It holds no data, so it needs no token: a browser cannot send one when it navigates. Owns the assembled document, plain
+//! and compressed.
 //!
 //! Invariant: the Content-Security-Policy allows the one script and the one style by hash, and connections to this
 //! daemon only. So model output that reached the markup could neither run a script nor contact another host.
 
+use std::io::Write;
 use std::sync::LazyLock;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
+use super::content_negotiation::accepts_gzip;
 use super::error::ApiError;
 
 /// The media type of the page.
 pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
+/// A page of another version must not be used with this daemon: a browser asks each time whether it is the same.
+pub(super) const CACHE_CONTROL: &str = "no-cache";
 
 const DOCUMENT: &str = include_str!("index.html");
 const STYLE: &str = concat!(include_str!("page.css"), include_str!("conversation.css"));
@@ -51,9 +58,13 @@ const SCRIPT_PLACEHOLDER: &str = "/* page.js */";
 
 static LIVE_PAGE: LazyLock<LivePage> = LazyLock::new(LivePage::new);
 
-/// The document, assembled once.
+/// The document, assembled and compressed once.
 struct LivePage {
     document: Bytes,
+    /// The document in gzip; `None` if it could not be compressed.
+    compressed: Option<Bytes>,
+    /// The version of the document, for its entity tags.
+    version: String,
     /// The directives of its policy for scripts and styles.
     inline_sources: String,
 }
@@ -62,7 +73,19 @@ impl LivePage {
     fn new() -> Self {
         let document = DOCUMENT.replacen(STYLE_PLACEHOLDER, STYLE, 1).replacen(SCRIPT_PLACEHOLDER, SCRIPT, 1);
         let inline_sources = format!("script-src {}; style-src {}", hash_source(SCRIPT), hash_source(STYLE));
-        Self { document: document.into(), inline_sources }
+        let version = HEXLOWER.encode(Sha256::digest(&document).get(..12).unwrap_or_default());
+        let compressed = compress(document.as_bytes()).ok();
+        Self { document: document.into(), compressed, version, inline_sources }
+    }
+
+    /// The body, its encoding and its entity tag, which differs between the encodings (RFC 9110 section 8.8.3.3).
+    fn representation(&self, is_gzip_accepted: bool) -> (Bytes, Option<HeaderValue>, String) {
+        match &self.compressed {
+            Some(body) if is_gzip_accepted => {
+                (body.clone(), Some(HeaderValue::from_static("gzip")), format!("\"{}-gzip\"", self.version))
+            }
+            _ => (self.document.clone(), None, format!("\"{}\"", self.version)),
+        }
     }
 
     /// The policy of the page for a request with this host.
@@ -77,6 +100,19 @@ impl LivePage {
     }
 }
 
+fn compress(document: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(document)?;
+    Ok(encoder.finish()?.into())
+}
+
+/// Whether the client has the representation with this entity tag (RFC 9110 section 13.1.2).
+fn has_representation(headers: &HeaderMap, tag: &str) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 /// The text of an element as a hash source (Content Security Policy Level 3, section 2.3.1).
 fn hash_source(text: &str) -> String {
     format!("'sha256-{}'", BASE64.encode(&Sha256::digest(text)))
@@ -87,12 +123,25 @@ pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let policy = HeaderValue::from_str(&LIVE_PAGE.policy(&host.to_ascii_lowercase()))
         .map_err(|_| ApiError::bad_request("The header Host is invalid."))?;
-    let mut response = Response::new(Body::from(LIVE_PAGE.document.clone()));
+    let (body, encoding, tag) = LIVE_PAGE.representation(accepts_gzip(&headers));
+    let mut response;
+    if has_representation(&headers, &tag) {
+        response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        response = Response::new(Body::from(body));
+        if let Some(encoding) = encoding {
+            response.headers_mut().insert(header::CONTENT_ENCODING, encoding);
+        }
+    }
     let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
     let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_TYPE, CONTENT_TYPE);
-    // A page of another version must not be used with this daemon.
-    set(header::CACHE_CONTROL, "no-store");
+    set(header::CACHE_CONTROL, CACHE_CONTROL);
+    set(header::VARY, "accept-encoding");
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
@@ -140,6 +189,30 @@ mod tests {
     fn own_text() -> String {
         let text = std::str::from_utf8(&LIVE_PAGE.document).unwrap();
         VENDORED.iter().fold(text.to_owned(), |text, (_, vendored)| text.replacen(vendored, "", 1))
+    }
+
+    #[test]
+    fn compressed_document_is_the_same_and_has_its_own_tag() {
+        let (plain, none, tag) = LIVE_PAGE.representation(false);
+        let (compressed, encoding, gzip_tag) = LIVE_PAGE.representation(true);
+        assert_eq!((none, encoding), (None, Some(HeaderValue::from_static("gzip"))));
+        let mut unpacked = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&compressed[..]), &mut unpacked)
+            .unwrap();
+        assert_eq!(unpacked, plain);
+        assert!(compressed.len() < plain.len() / 2, "{} of {}", compressed.len(), plain.len());
+        for (known, of_plain, of_compressed) in [
+            (tag.clone(), true, false),
+            (gzip_tag.clone(), false, true),
+            (format!("\"other\", W/{tag}"), true, false),
+            ("*".to_owned(), true, true),
+            ("\"other\"".to_owned(), false, false),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_str(&known).unwrap())]);
+            let found = (has_representation(&headers, &tag), has_representation(&headers, &gzip_tag));
+            assert_eq!(found, (of_plain, of_compressed), "{known}");
+        }
     }
 
     #[test]

@@ -124,16 +124,6 @@ const STATES = { closed: "closed", archived: "archived", asking: "asks", running
 
 const nameOf = (record) => record.title || baseName(record.cwd) || record.sessionId;
 
-// The time of a past moment, as short as the day allows: 14:05, Tue, 12 Nov, 12/11/2025.
-function shortTime(time) {
-  const date = new Date(time);
-  const now = new Date();
-  if (Number.isNaN(date.getTime())) return "";
-  if (date.toDateString() === now.toDateString()) return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  if (now - date < 6 * 86_400_000) return date.toLocaleDateString([], { weekday: "short" });
-  return date.toLocaleDateString([], date.getFullYear() === now.getFullYear() ? { day: "numeric", month: "short" } : {});
-}
-
 function makeRow(record) {
   const row = {
     name: make("span", { class: "name" }),
