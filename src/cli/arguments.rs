@@ -9,10 +9,10 @@ use clap_complete::Shell;
 use super::client::{
     AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments, CloseArguments,
     CompactArguments, DeclineArguments, FollowArguments, GoalArguments, HooksArguments, InterruptArguments,
-    ListArguments, OneSessionArguments, RenameArguments, ResumeQueueArguments, RevertArguments,
-    ReviewArguments, ThreadsArguments,
+    ListArguments, OneSessionArguments, OpenArguments, RenameArguments, ResumeQueueArguments,
+    RevertArguments, ReviewArguments, ShowArguments, ThreadsArguments,
 };
-use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources};
+use crate::config::{AuthConfig, LONG_VERSION, PathSettings, Settings, Sources, count};
 
 /// Local daemon that supervises `codex app-server` and exposes it over HTTP, SSE and WebSocket
 #[derive(Debug, Parser)]
@@ -34,6 +34,10 @@ const AFTER_SETTINGS: &str = "A flag overrides its environment variable, which o
 pub enum Command {
     /// Run the daemon (default)
     Start(StartArguments),
+    /// Stop the daemon
+    Stop(FileArguments),
+    /// Show the end of the daemon's log
+    Logs(LogsArguments),
     /// Show the status of the running daemon
     Status(DaemonArguments),
     /// Submit a prompt to Codex and stream the answer
@@ -44,6 +48,17 @@ pub enum Command {
     /// List sessions
     #[command(visible_aliases = ["ls", "ps"])]
     Sessions(ListArguments),
+    /// Show the conversation of a session
+    #[command(visible_alias = "log")]
+    Show(ShowArguments),
+    /// Continue a session in the terminal of Codex; needs --server-strategy shared
+    Resume(OneSessionArguments),
+    /// Copy the thread of a session for a new session
+    Fork(OneSessionArguments),
+    /// Open the page in the browser
+    Open(OpenArguments),
+    /// List the models that Codex offers
+    Models(ClientArguments),
     /// List the threads of Codex on this machine, those of the terminal included
     Threads(ThreadsArguments),
     /// Print events as they occur
@@ -203,6 +218,23 @@ pub struct FileArguments {
     /// The token file.
     #[command(flatten)]
     pub auth: AuthConfig,
+}
+
+/// The arguments of `codexd logs`.
+#[derive(Debug, Args)]
+pub struct LogsArguments {
+    /// Continue to print as the log grows
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many lines to print
+    #[arg(short = 'n', long, value_name = "COUNT", default_value = "100", value_parser = count::<u64>(0..=1_000_000))]
+    pub lines: u64,
+    /// The source of each setting. Must be before them, see [`Settings`].
+    #[command(flatten)]
+    pub sources: Sources,
+    /// The directories.
+    #[command(flatten)]
+    pub paths: PathSettings,
 }
 
 /// The arguments of `codexd backup`.

@@ -112,11 +112,36 @@ pub struct ListArguments {
     pub client: ClientArguments,
 }
 
+/// The arguments of `codexd show`.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(default_value = "last", value_parser = NonEmptyStringValueParser::new())]
+    pub session: String,
+    /// Print Markdown, with the whole output of commands
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// The arguments of `codexd open`.
+#[derive(Debug, Args)]
+pub struct OpenArguments {
+    /// Session to open: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub session: Option<String>,
+    /// The daemon and the output format.
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
 /// The arguments of `codexd follow`.
 #[derive(Debug, Args)]
 pub struct FollowArguments {
     /// Print events of this session only; "last" is the most recently used one in this directory
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub session: Option<String>,
     /// Print only events whose type starts with TYPE; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
@@ -132,8 +157,8 @@ pub struct FollowArguments {
 /// The arguments of `codexd approve`.
 #[derive(Debug, Args)]
 pub struct ApproveArguments {
-    /// Request ID; optional if exactly one request is pending
-    #[arg(value_name = "ID")]
+    /// Request ID, or the beginning of it; optional if exactly one request is pending
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub request: Option<String>,
     /// Decision to send, such as acceptForSession, by name or as JSON; must be one of those offered
     #[arg(long, value_name = "DECISION", default_value = decisions::ACCEPT)]
@@ -152,8 +177,8 @@ pub struct ApproveArguments {
 /// The arguments of `codexd decline`.
 #[derive(Debug, Args)]
 pub struct DeclineArguments {
-    /// Request ID; optional if exactly one request is pending
-    #[arg(value_name = "ID")]
+    /// Request ID, or the beginning of it; optional if exactly one request is pending
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub request: Option<String>,
     /// End the turn as well
     #[arg(long)]
@@ -166,7 +191,8 @@ pub struct DeclineArguments {
 /// The arguments of `codexd interrupt`.
 #[derive(Debug, Args)]
 pub struct InterruptArguments {
-    /// Session ID or "last"; optional if exactly one session has a running turn
+    /// Session: its ID, the beginning of it, its title, or "last"; optional if exactly one session has a running turn
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: Option<String>,
     /// The daemon and the output format.
     #[command(flatten)]
@@ -231,7 +257,7 @@ pub struct CallArguments {
     #[arg(value_name = "JSON")]
     pub params: Option<String>,
     /// Session ID or "last": its thread is named in the parameters, and a turn that the call begins is the session's
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub session: Option<String>,
     /// The daemon and the output format.
     #[command(flatten)]
@@ -241,10 +267,11 @@ pub struct CallArguments {
 /// The arguments of `codexd rename`.
 #[derive(Debug, Args)]
 pub struct RenameArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// New title
-    #[arg(value_name = "TITLE", required = true)]
+    #[arg(value_name = "TITLE", required = true, value_parser = NonEmptyStringValueParser::new())]
     pub words: Vec<String>,
     /// The daemon and the output format.
     #[command(flatten)]
@@ -254,7 +281,8 @@ pub struct RenameArguments {
 /// The arguments of `codexd archive` and `codexd unarchive`.
 #[derive(Debug, Args)]
 pub struct OneSessionArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// The daemon and the output format.
     #[command(flatten)]
@@ -264,7 +292,8 @@ pub struct OneSessionArguments {
 /// The arguments of `codexd compact`.
 #[derive(Debug, Args)]
 pub struct CompactArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// The daemon and the output format.
     #[command(flatten)]
@@ -274,7 +303,8 @@ pub struct CompactArguments {
 /// The arguments of `codexd review`.
 #[derive(Debug, Args)]
 pub struct ReviewArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// What to review, in words [default: the changes that are not committed]
     #[arg(value_name = "TEXT")]
@@ -293,7 +323,8 @@ pub struct ReviewArguments {
 /// The arguments of `codexd revert`.
 #[derive(Debug, Args)]
 pub struct RevertArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// First turn to remove [default: the last one]
     #[arg(value_name = "TURN_ID")]
@@ -306,7 +337,8 @@ pub struct RevertArguments {
 /// The arguments of `codexd goal`.
 #[derive(Debug, Args)]
 pub struct GoalArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// New goal; without it the goal is shown
     #[arg(value_name = "TEXT")]
@@ -322,7 +354,8 @@ pub struct GoalArguments {
 /// The arguments of `codexd resume-queue`.
 #[derive(Debug, Args)]
 pub struct ResumeQueueArguments {
-    /// Session ID or "last"
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub session: String,
     /// Queued turn that waits for a time: let it start now
     #[arg(long, value_name = "QUEUE_ID")]
@@ -391,8 +424,12 @@ pub enum HookAction {
 /// The arguments of `codexd close`.
 #[derive(Debug, Args)]
 pub struct CloseArguments {
-    /// Session ID or "last"
-    pub session: String,
+    /// Session: its ID, the beginning of it, its title, or "last"
+    #[arg(value_parser = NonEmptyStringValueParser::new(), required_unless_present = "all")]
+    pub session: Option<String>,
+    /// Close all active sessions
+    #[arg(long, conflicts_with = "session")]
+    pub all: bool,
     /// Interrupt the running turn first
     #[arg(long)]
     pub interrupt: bool,

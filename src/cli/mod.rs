@@ -20,12 +20,14 @@ use exit::exit_of;
 
 use crate::config::{has_blank_variable, ignore_variables};
 
-pub use arguments::{BackupArguments, Command, ServiceAction, StartArguments, TokenArguments};
+pub use arguments::{
+    BackupArguments, Command, FileArguments, LogsArguments, ServiceAction, StartArguments, TokenArguments,
+};
 pub use clap_complete::Shell;
 pub use client::{
     AppServerAction, AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments,
-    DeclineArguments, GoalArguments, HookAction, HooksArguments, RevertArguments, ReviewArguments,
-    ThreadsArguments,
+    CloseArguments, DeclineArguments, GoalArguments, HookAction, HooksArguments, RevertArguments,
+    ReviewArguments, ShowArguments, ThreadsArguments,
 };
 pub use exit::CliExit;
 pub use help::{completions, version};

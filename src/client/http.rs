@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +108,16 @@ impl DaemonClient {
     /// The same client in the process of the daemon, whose requests go to `service`.
     pub(crate) fn local(self, service: Arc<LocalService>) -> Self {
         Self { transport: Transport::Local(service), ..self }
+    }
+
+    /// The address of the daemon.
+    pub(crate) fn address(&self) -> String {
+        self.base.to_string()
+    }
+
+    /// The file with the token, if the daemon has one.
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
     }
 
     /// The status of the daemon, with a timeout of 5 s.

@@ -38,8 +38,8 @@ use tokio::sync::watch;
 
 use super::api::{session_path, turn_path};
 use super::failure::{EXIT_INTERRUPTED, EXIT_SIGINT, Failure};
+use super::names::{LAST, current_or_named_directory, find_session};
 use super::output;
-use super::sessions::{LAST, current_or_named_directory, find_session};
 use super::status::codex_status_text;
 use super::terminal::FAINT;
 use crate::cli::AskArguments;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::{session_path, turn_path};
 use super::failure::Failure;
-use super::sessions::{current_or_named_directory, find_session};
+use super::names::{current_or_named_directory, find_session};
 use super::{markdown, output};
 use crate::cli::{CallArguments, GoalArguments, RevertArguments, ReviewArguments};
 use crate::codex::protocol::calls;

@@ -5,6 +5,8 @@ use crate::config::{ChildStrategy, Config, Paths, ServerEndpoint, Settings};
 
 /// The label of the demo among the endpoints.
 const ENDPOINT: &str = "stdio://demo-app-server";
+/// The directory of the demo in the directories of a daemon.
+pub(crate) const DIRECTORY: &str = "demo";
 /// The subcommand that is the demo app-server.
 const SUBCOMMAND: &str = "demo-app-server";
 
@@ -14,7 +16,7 @@ const SUBCOMMAND: &str = "demo-app-server";
 pub(crate) fn config(given: Settings) -> Result<Config, Failure> {
     let mut config = resolve(given)?;
     let Paths { repo_root, logs_dir, state_dir, .. } = config.paths;
-    config.paths = Paths::new(repo_root, logs_dir.join("demo"), state_dir.join("demo"));
+    config.paths = Paths::new(repo_root, logs_dir.join(DIRECTORY), state_dir.join(DIRECTORY));
     let store = config.paths.state_dir.join("threads");
     config.server.args.extend(["--store".to_owned(), store.to_string_lossy().into_owned()]);
     Ok(config)

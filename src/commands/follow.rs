@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
+use super::names::{current_or_named_directory, find_session};
 use super::output;
-use super::sessions::{current_or_named_directory, find_session};
 use super::terminal::{BAD, FAINT, WAITING, sanitize_for_terminal, truncate_end};
 use crate::client::{EventFilter, EventStream, StreamItem, newest_cursor};
 use crate::codex::protocol::values::TURN_COMPLETED;

@@ -11,6 +11,7 @@ use super::api::{HOOKS_PATH, hook_path, list as list_in};
 use super::context::CommandContext;
 use super::failure::Failure;
 use super::format::age;
+use super::names::{current_or_named_directory, find_session};
 use super::terminal::{Column, Overflow, sanitize_for_terminal, table};
 use crate::cli::{HookAction, HooksArguments};
 use crate::http::prove_command;
@@ -70,7 +71,10 @@ async fn add(context: &CommandContext, arguments: &HooksArguments) -> Result<Exi
             body.insert(field.to_owned(), value);
         }
     };
-    set("sessionId", arguments.session.as_ref().map(|id| json!(id)));
+    if let Some(session) = &arguments.session {
+        let session_id = find_session(context, session, &current_or_named_directory(None)?).await?;
+        set("sessionId", Some(session_id.into()));
+    }
     set("url", arguments.url.as_ref().map(|url| json!(url)));
     set("secret", arguments.secret_file.as_deref().map(secret).transpose()?.map(Value::from));
     set("timeoutSeconds", arguments.timeout.map(Value::from));

@@ -11,8 +11,9 @@ mod tests;
 use std::ops::Range;
 
 use anstyle::{AnsiColor, Style};
-use pulldown_cmark::{Alignment, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{Alignment, CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
+use super::patch::diff_style;
 use super::terminal::{FAINT, OutputTarget, STRONG, sanitize_for_terminal};
 use super::wrap::{Span, WrappedLine, paint_line, wrap};
 
@@ -126,6 +127,8 @@ struct Writer<'a> {
     links: Vec<(String, usize)>,
     table: Option<Table>,
     code: Option<String>,
+    /// Whether the code is a diff.
+    is_diff: bool,
     /// How many elements are open.
     depth: usize,
     /// Whether the next block is separated from the one before it.
@@ -147,6 +150,7 @@ impl<'a> Writer<'a> {
             links: Vec::new(),
             table: None,
             code: None,
+            is_diff: false,
             depth: 0,
             needs_blank: has_previous_block,
         }
@@ -222,6 +226,8 @@ impl<'a> Writer<'a> {
                 self.needs_blank = false;
             }
             Tag::CodeBlock(_) | Tag::HtmlBlock => {
+                self.is_diff =
+                    matches!(tag, Tag::CodeBlock(CodeBlockKind::Fenced(language)) if &*language == "diff");
                 self.flush_inline(false);
                 self.begin_block();
                 self.code = Some(String::new());
@@ -411,6 +417,7 @@ impl<'a> Writer<'a> {
         for line in code.lines() {
             let text = sanitize_for_terminal(&line.replace('\t', "    "));
             let indent = if is_code { CODE_INDENT } else { "" };
+            let style = if self.is_diff { diff_style(&text) } else { style };
             self.push_line(&format!("{indent}{}", self.screen.paint(style, &text)));
         }
         if self.depth == 0 && is_code {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use super::sessions::current_or_named_directory;
+use super::names::current_or_named_directory;
 use crate::commands::context::CommandContext;
 use crate::mcp;
 

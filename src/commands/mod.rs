@@ -36,18 +36,27 @@ mod logging;
 mod login;
 mod markdown;
 mod mcp;
+mod models;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
+mod names;
+mod open;
 mod output;
 mod patch;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
+mod programs;
 mod questions;
 mod requests;
 mod resume_queue;
 mod runtime;
 mod service;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command is a separate process; a blocking call delays only the command"
-)]
 mod sessions;
+mod show;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a separate process; a blocking call delays only the command"
@@ -59,6 +68,11 @@ mod start;
     reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod status;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
+mod stop;
 mod terminal;
 mod threads;
 #[expect(
@@ -95,6 +109,8 @@ pub fn run(command: Command) -> ExitCode {
         }
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
+        Command::Logs(arguments) => stop::logs(&arguments),
         Command::Service(arguments) => config::resolve(arguments.daemon.settings)
             .and_then(|config| service::run(&config, arguments.action, arguments.daemon.json)),
         Command::Doctor(arguments) => {
@@ -113,6 +129,19 @@ pub fn run(command: Command) -> ExitCode {
         Command::Sessions(arguments) => {
             run_client_command(&arguments.client, async |context| sessions::run(context, arguments.all).await)
         }
+        Command::Show(arguments) => {
+            run_client_command(&arguments.client, async |context| show::run(context, &arguments).await)
+        }
+        Command::Resume(arguments) => run_client_command(&arguments.client, async |context| {
+            open::resume(context, &arguments.session).await
+        }),
+        Command::Fork(arguments) => run_client_command(&arguments.client, async |context| {
+            threads::fork(context, &arguments.session).await
+        }),
+        Command::Open(arguments) => run_client_command(&arguments.client, async |context| {
+            open::page(context, arguments.session.as_deref()).await
+        }),
+        Command::Models(client) => run_client_command(&client, async |context| models::run(context).await),
         Command::Threads(arguments) => {
             run_client_command(&arguments.client, async |context| threads::run(context, &arguments).await)
         }
@@ -143,9 +172,9 @@ pub fn run(command: Command) -> ExitCode {
             let client = arguments.client.clone();
             run_client_command(&client, async |context| app_server::run(context, &arguments).await)
         }
-        Command::Close(arguments) => run_client_command(&arguments.client, async |context| {
-            close::run(context, &arguments.session, arguments.interrupt).await
-        }),
+        Command::Close(arguments) => {
+            run_client_command(&arguments.client, async |context| close::run(context, &arguments).await)
+        }
         Command::Hooks(arguments) => {
             run_client_command(&arguments.client, async |context| hooks::run(context, &arguments).await)
         }

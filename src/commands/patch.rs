@@ -1,5 +1,6 @@
 //! Patches and diffs: how many lines they change, and their lines for a terminal.
 
+use anstyle::Style;
 use serde_json::Value;
 
 use super::terminal::{BAD, FAINT, GOOD, OutputTarget, STRONG, sanitize_for_terminal};
@@ -88,24 +89,24 @@ impl FileChange {
         format!("{text} {}", self.counts().text()).trim_end().to_owned()
     }
 
-    /// Its lines, each with the sign of what happens to it, painted.
-    fn lines(&self, screen: &OutputTarget) -> Vec<String> {
+    /// Its lines as a diff: each with the sign of what happens to it.
+    pub(crate) fn diff(&self) -> impl Iterator<Item = String> {
         let sign = match self.kind.as_str() {
             "add" => "+",
             "delete" => "-",
             _ => "",
         };
-        let paint = |line: &str| {
-            let line = format!("{sign}{}", sanitize_for_terminal(&line.replace('\t', "    ")));
-            let style = match line.chars().next() {
-                Some('+') => GOOD,
-                Some('-') => BAD,
-                Some('@') => FAINT,
-                _ => return line,
-            };
-            screen.paint(style, &line)
-        };
-        self.diff.lines().map(paint).collect()
+        self.diff.lines().map(move |line| format!("{sign}{line}"))
+    }
+}
+
+/// What a line of a diff looks like.
+pub(crate) fn diff_style(line: &str) -> Style {
+    match line.chars().next() {
+        Some('+') => GOOD,
+        Some('-') => BAD,
+        Some('@') => FAINT,
+        _ => Style::new(),
     }
 }
 
@@ -113,7 +114,11 @@ impl FileChange {
 pub(crate) fn patch_lines(changes: &[FileChange], cwd: Option<&str>, screen: &OutputTarget) -> Vec<String> {
     let file = |change: &FileChange| {
         let head = screen.paint(STRONG, &sanitize_for_terminal(&change.summary(cwd)));
-        std::iter::once(head).chain(change.lines(screen)).collect::<Vec<_>>()
+        let lines = change.diff().map(|line| {
+            let line = sanitize_for_terminal(&line.replace('\t', "    "));
+            screen.paint(diff_style(&line), &line)
+        });
+        std::iter::once(head).chain(lines).collect::<Vec<_>>()
     };
     changes.iter().flat_map(file).collect()
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::{REQUESTS_PATH, is_pending, list as list_in, pending_requests, request_path};
 use super::failure::Failure;
+use super::names::find_request;
 use super::questions;
 use super::terminal::{
     Column, OutputTarget, Overflow, sanitize_and_indent, sanitize_for_terminal, table, table_with_gap,
@@ -109,7 +110,10 @@ async fn answer(
     answer: &Answer,
 ) -> Result<ExitCode, Failure> {
     let request = match request_id {
-        Some(id) => context.client.get(&request_path(&id)).await?["request"].take(),
+        Some(named) => {
+            let id = find_request(context, &named).await?;
+            context.client.get(&request_path(&id)).await?["request"].take()
+        }
         None => only_pending_request(context).await?,
     };
     let id = request["requestId"].as_str().unwrap_or_default();

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::api::{list, session_path};
 use super::failure::Failure;
-use super::sessions::{current_or_named_directory, find_session};
+use super::names::{current_or_named_directory, find_session};
 use crate::commands::context::CommandContext;
 
 pub(crate) async fn run(

@@ -1,6 +1,5 @@
-//! `codexd sessions`, and finding a session by ID or as `last`.
+//! `codexd sessions`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
@@ -12,9 +11,6 @@ use super::terminal::{Column, Overflow, table};
 use crate::codex::protocol::values::TURN_IN_PROGRESS;
 use crate::commands::context::CommandContext;
 use crate::commands::format::age;
-
-/// The name of the most recently used session.
-pub(crate) const LAST: &str = "last";
 
 const COLUMNS: [Column; 7] = [
     Column { title: "SESSION", overflow: Overflow::Keep },
@@ -68,38 +64,4 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
         last,
         age(&session["createdAt"], now),
     ]
-}
-
-/// Finds a session; `last` is the active session of `directory` that was updated last.
-pub(crate) async fn find_session(
-    context: &CommandContext,
-    id_or_last: &str,
-    directory: &Path,
-) -> Result<String, Failure> {
-    if id_or_last != LAST {
-        return Ok(id_or_last.to_owned());
-    }
-    let answer = context.client.get("/v1/codexd/sessions?status=active").await?;
-    let in_directory = list(&answer, "sessions").iter().filter(|session| is_in(session, directory));
-    let last =
-        in_directory.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
-    last.and_then(|session| session["sessionId"].as_str()).map(str::to_owned).ok_or_else(|| {
-        Failure::new(format!(
-            "No active session uses {}; \"{}\" lists all of them.",
-            directory.display(),
-            context.command_line("sessions")
-        ))
-    })
-}
-
-fn is_in(session: &Value, directory: &Path) -> bool {
-    let cwd = Path::new(session["cwd"].as_str().unwrap_or_default());
-    cwd == directory || cwd.canonicalize().is_ok_and(|cwd| cwd == directory)
-}
-
-/// Returns the canonical path of the named directory, or of the current one.
-pub(crate) fn current_or_named_directory(named: Option<&str>) -> Result<std::path::PathBuf, Failure> {
-    let named = named.unwrap_or(".");
-    let found = Path::new(named).canonicalize();
-    found.map_err(|error| Failure::usage(format!("The directory {named} cannot be used: {error}.")))
 }

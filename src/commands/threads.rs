@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::list;
 use super::failure::Failure;
-use super::sessions::current_or_named_directory;
+use super::names::{current_or_named_directory, find_session};
 use super::terminal::{Column, Overflow, table};
 use crate::cli::ThreadsArguments;
 use crate::client::percent_encode;
@@ -40,6 +40,17 @@ pub(crate) async fn run(context: &CommandContext, arguments: &ThreadsArguments) 
     let text =
         if rows.is_empty() { "No threads.".to_owned() } else { table(&context.stdout, &COLUMNS, &rows) };
     context.print(&answer, &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Copies the thread of a session for a new session.
+pub(crate) async fn fork(context: &CommandContext, session: &str) -> Result<ExitCode, Failure> {
+    let session_id = find_session(context, session, &current_or_named_directory(None)?).await?;
+    let forked = context.client.post("/v1/codexd/sessions", &json!({ "forkFrom": session_id })).await?;
+    let new_id = forked["session"]["sessionId"].as_str().unwrap_or_default();
+    let ask = context.command_line(&format!("ask --session {new_id} …"));
+    let text = format!("Session {new_id} is a copy of {session_id}. Continue it with: {ask}");
+    context.print(&forked, &context.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::api::session_path;
 use super::failure::Failure;
-use super::sessions::{current_or_named_directory, find_session};
+use super::names::{current_or_named_directory, find_session};
 use crate::commands::context::CommandContext;
 
 /// Names a session.
@@ -15,6 +15,9 @@ pub(crate) async fn rename(
     session: &str,
     title: &str,
 ) -> Result<ExitCode, Failure> {
+    if title.trim().is_empty() {
+        return Err(Failure::usage("The title is empty."));
+    }
     update(context, session, &json!({ "title": title }), |session_id, updated| {
         format!("Session {session_id} is named {:?}.", updated["title"].as_str().unwrap_or_default())
     })

@@ -25,6 +25,17 @@ pub fn no_color() -> bool {
         || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
+/// The command line of the pager: `PAGER`, else `less`.
+pub fn pager() -> String {
+    std::env::var("PAGER").ok().filter(|pager| !pager.trim().is_empty()).unwrap_or_else(|| "less".to_owned())
+}
+
+/// Whether programs can open windows: always on macOS, elsewhere with `DISPLAY` or `WAYLAND_DISPLAY`.
+pub fn has_display() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    cfg!(target_os = "macos") || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
+}
+
 /// The directory of Codex: `CODEX_HOME`, else `.codex` in the home directory.
 pub fn codex_home() -> Option<PathBuf> {
     let environment = process_environment();

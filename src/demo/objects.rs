@@ -122,6 +122,12 @@ pub(super) fn token_usage(total: [u64; 2], last: [u64; 2]) -> Value {
     json!({ "total": usage(total), "last": usage(last), "modelContextWindow": 258_400 })
 }
 
+/// The goal of a thread.
+pub(super) fn goal(params: &Value, now: u64) -> Value {
+    json!({ "threadId": params["threadId"], "objective": params["objective"], "status": "active", "tokenBudget": null,
+            "tokensUsed": 0, "timeUsedSeconds": 0, "createdAt": now, "updatedAt": now })
+}
+
 /// The result of `config/read`: every directory is trusted, since nothing in it is read or run.
 pub(super) fn config(cwd: &str) -> Value {
     let config = json!({ "approval_policy": null, "sandbox_mode": null, "model": "demo",

@@ -52,6 +52,28 @@ impl Shared {
                 let ids: Vec<String> = lock(&self.threads).keys().cloned().collect();
                 respond(json!({ "data": ids, "nextCursor": null }));
             }
+            "thread/list" => respond(page(self.listed(params), params)),
+            "thread/name/set" => {
+                let mut thread = lock(found(NO_ROLLOUT)?);
+                thread.start["thread"]["name"] = params["name"].clone();
+                thread.save();
+                respond(json!({}));
+                let renamed = json!({ "threadId": thread_id, "threadName": params["name"] });
+                self.notify("thread/name/updated", &renamed);
+            }
+            "thread/goal/get" => respond(json!({ "goal": lock(found(NO_ROLLOUT)?).goal })),
+            "thread/goal/set" => {
+                let mut thread = lock(found(NO_ROLLOUT)?);
+                thread.goal = objects::goal(params, now_ms() / 1000);
+                thread.save();
+                respond(json!({ "goal": thread.goal }));
+            }
+            "thread/goal/clear" => {
+                let mut thread = lock(found(NO_ROLLOUT)?);
+                let cleared = !thread.goal.take().is_null();
+                thread.save();
+                respond(json!({ "cleared": cleared }));
+            }
             "thread/unsubscribe" => respond(json!({ "status": "unsubscribed" })),
             "thread/backgroundTerminals/clean" => respond(json!({})),
             "config/read" => respond(objects::config(params["cwd"].as_str().unwrap_or_default())),
@@ -60,9 +82,35 @@ impl Shared {
             "turn/start" | "turn/steer" | "turn/interrupt" => {
                 return self.turn(id, method, params, found("thread not found:")?);
             }
-            other => return Err(format!("Invalid request: unknown variant `{other}`")),
+            // The first words of Codex's error, by which clients know that it has no such method.
+            other => {
+                return Err(format!(
+                    "Invalid request: unknown variant `{other}`, expected one of `initialize`"
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// The stored threads that a request selects, the last used ones last; none is ever archived.
+    fn listed(&self, params: &Value) -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_lowercase();
+        let search = text(&params["searchTerm"]);
+        let is_wanted = |thread: &Value| {
+            let is_found =
+                [&thread["name"], &thread["preview"]].iter().any(|title| text(title).contains(&search));
+            let is_here = params["cwd"].is_null() || params["cwd"] == thread["cwd"];
+            is_found
+                && is_here
+                && params["archived"] != true
+                && thread["preview"] != ""
+                && thread["path"].is_string()
+        };
+        let threads: Vec<SharedThread> = lock(&self.threads).values().cloned().collect();
+        let mut objects: Vec<Value> = threads.iter().map(|thread| lock(thread).object(None)).collect();
+        objects.retain(is_wanted);
+        objects.sort_by_key(|thread| thread["updatedAt"].as_u64());
+        json!(objects)
     }
 
     /// Handles a request about a turn. The thread stays locked until the response, so that the turn ends after it.
@@ -98,7 +146,7 @@ impl Shared {
     }
 }
 
-/// A page of turns, the newest first unless `sortDirection` is `asc`; a cursor is the number of turns before the page.
+/// A page of a list, the newest first unless `sortDirection` is `asc`; a cursor is how many entries precede the page.
 fn page(mut turns: Value, params: &Value) -> Value {
     let mut turns = turns.as_array_mut().map(std::mem::take).unwrap_or_default();
     if params["sortDirection"] != "asc" {

@@ -39,6 +39,9 @@ pub(super) struct Thread {
     pub(super) turns: Vec<Value>,
     /// Input and output tokens.
     pub(super) tokens: [u64; 2],
+    /// The goal; null if there is none.
+    #[serde(default)]
+    pub(super) goal: Value,
     /// The ID of the running turn, and the sender of its signals.
     #[serde(skip)]
     pub(super) running: Option<(String, Sender<Signal>)>,
@@ -51,7 +54,7 @@ impl Thread {
         let path = store.filter(|_| !ephemeral).map(|store| store.join(format!("{id}.json")));
         let cwd = std::env::current_dir().unwrap_or_default();
         let start = objects::new_thread(&id, now_ms() / 1000, &cwd, ephemeral, path.as_deref());
-        let mut thread = Self { start, turns: Vec::new(), tokens: [0, 0], running: None };
+        let mut thread = Self { start, turns: Vec::new(), tokens: [0, 0], goal: Value::Null, running: None };
         thread.apply(params);
         thread
     }

@@ -19,7 +19,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often to check whether launchd has removed the agent.
 const UNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The name of the systemd unit.
-const SYSTEMD_UNIT: &str = "codexd.service";
+pub const SYSTEMD_UNIT: &str = "codexd.service";
 
 /// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

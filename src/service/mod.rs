@@ -13,5 +13,5 @@ mod systemd;
 mod tests;
 
 pub use file::{ServiceFile, file, remove};
-pub use manager::{ManagerError, ServiceManager, ServiceState};
+pub use manager::{ManagerError, SYSTEMD_UNIT, ServiceManager, ServiceState};
 pub use spec::{FileChange, NAME, ServiceError};

@@ -85,6 +85,13 @@ pub fn holder(directory: &Path) -> io::Result<Option<String>> {
     }
 }
 
+/// The PID of the process that holds the lock of a directory; `None` if no process does.
+pub fn holder_pid(directory: &Path) -> io::Result<Option<i32>> {
+    let text = holder(directory)?.unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    Ok(digits.parse().ok())
+}
+
 /// The name of the holder, from the lock file.
 fn holder_name(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();

@@ -16,5 +16,5 @@ pub use disk::Disk;
 #[cfg(test)]
 pub(crate) use disk::Operation;
 pub(crate) use disk::{Content, FileMark, beside};
-pub use lock::{DirectoryLock, LockError, holder};
+pub use lock::{DirectoryLock, LockError, holder, holder_pid};
 pub use secret::{Stamp, read_secret};

@@ -164,3 +164,35 @@ async fn demo_is_labelled_and_keeps_separate_state() {
     let plain = Daemon::builder().start().await;
     assert!(get(&plain, "/healthz").await.json["service"]["codex"].get("demo").is_none());
 }
+
+#[tokio::test]
+async fn demo_threads_are_shown_named_listed_and_have_goals() {
+    let (daemon, directory) = (start_demo().await, scratch::directory("demo"));
+    let run = async |arguments: &[&str]| {
+        let ended = run_command(command(daemon.base_url(), directory.path(), arguments)).await;
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+        ended.stdout
+    };
+    run(&["ask", "hello"]).await;
+    run(&["rename", "hello", "A greeting"]).await;
+    wait_for_event_type(&daemon, "session.updated").await;
+    let shown = wait_until_async("the new title", async || {
+        let shown = run(&["show"]).await;
+        shown.starts_with("# A greeting\n").then_some(shown)
+    })
+    .await;
+    assert!(shown.contains("\n\nhello\n\n## Codex\n\nHello! This is the demo"), "{shown}");
+    assert!(run(&["threads", "greet"]).await.contains("A greeting"));
+    assert_eq!(run(&["threads", "absent"]).await, "No threads.\n");
+    assert_eq!(run(&["goal", "a greeting", "Be", "kind"]).await, "Be kind (active)\n");
+    assert_eq!(run(&["goal", "last"]).await, "Be kind (active)\n");
+    assert_eq!(run(&["goal", "last", "--clear"]).await, "The thread has no goal.\n");
+    assert!(run(&["models"]).await.contains("Demo (default)"));
+    assert_eq!(run(&["close", "--all"]).await, "Closed 1 session.\n");
+    let refused = run_command(command(daemon.base_url(), directory.path(), &["fork", "A greeting"])).await;
+    assert!(refused.code == Some(1) && !refused.stderr.contains("unknown variant"), "{refused:?}");
+    let stopped = command(daemon.base_url(), directory.path(), &["stop", "--state-dir"])
+        .arg(daemon.state_dir())
+        .output();
+    assert!(stopped.unwrap().status.success());
+}

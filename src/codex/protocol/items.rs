@@ -60,6 +60,19 @@ pub fn is_user_message(item: &Value) -> bool {
     item["type"] == USER_MESSAGE
 }
 
+/// The text of a message of the user; other parts are named.
+pub fn user_text(item: &Value) -> String {
+    let part = |part: &Value| {
+        let text = |name: &str| part[name].as_str();
+        let named = || {
+            let what = text("path").or(text("name")).unwrap_or_default();
+            format!("[{}] {what}", text("type").unwrap_or("?")).trim_end().to_owned()
+        };
+        text("text").map_or_else(named, str::to_owned)
+    };
+    item["content"].as_array().into_iter().flatten().map(part).collect::<Vec<_>>().join("\n")
+}
+
 /// Whether an item is the message of the user that was sent with this `clientUserMessageId`.
 pub fn is_user_message_of(item: &Value, client_message_id: &str) -> bool {
     item["type"] == USER_MESSAGE && item["clientId"] == client_message_id

@@ -250,6 +250,24 @@ async fn client_commands_without_daemon_name_start() {
 }
 
 #[tokio::test]
+async fn empty_names_are_usage_errors() {
+    let user = CliUser::at("http://127.0.0.1:1");
+    for arguments in [
+        ["archive", ""].as_slice(),
+        &["close", ""],
+        &["compact", " "],
+        &["rename", "last", ""],
+        &["rename", "last", " "],
+        &["approve", ""],
+        &["ask", "--session", "", "x"],
+    ] {
+        let refused = user.run(arguments).await;
+        assert_eq!(refused.code, Some(2), "{arguments:?}: {refused:?}");
+        assert!(!refused.stderr.contains("No codexd answers"), "{arguments:?}: {refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn completions_need_no_daemon() {
     let ended = CliUser::at("http://127.0.0.1:1").run(&["completions", "bash"]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
