@@ -42,6 +42,8 @@ function applyCodes(style, codes) {
   }
 }
 
+const withoutEscapes = (text) => text.replace(SEQUENCE, "");
+
 // A line that was written over, such as one of a progress bar, shows what was written last.
 function lastOfLine(line) {
   const written = line.replace(/\r+$/, "");

@@ -44,6 +44,7 @@ class Conversation {
     byId("turns").replaceChildren();
     byId("turns").setAttribute("aria-busy", "true");
     this.drawLeftOut();
+    runInNextFrame(drawSessionSums);
     drawQueue();
   }
 
@@ -292,6 +293,7 @@ class Conversation {
     turn.diffTitle.replaceChildren(`All changes of this turn: ${countText(turn.files)} `, sumsOf(turn.files));
     turn.diff.querySelector(".diff")?.remove();
     drawTurnDiff(turn);
+    runInNextFrame(drawSessionSums);
   }
 
   // Draws the stored summary of a turn whose events are no longer in the log.
@@ -308,7 +310,7 @@ class Conversation {
     const messages = (turn.items ?? []).filter((item) => item.type === "agentMessage");
     const last = messages.at(-1);
     if (turn.text) this.itemPart(turn.turnId, last?.id ?? "message", "agentMessage")?.text.replace(turn.text);
-    setText(this.turn(turn.turnId).tokens, tokenText(turn.tokenUsage));
+    drawTokens(this.turn(turn.turnId), turn.tokenUsage);
     this.time = turn.completedAt ?? null;
     if (turn.completedAt) this.end(turn.turnId, turn.status, turn.error, false);
     runInNextFrame(processEvents);
@@ -321,6 +323,12 @@ class Conversation {
     setText(byId("left-out-text"), sentences.join(" "));
     show(byId("left-out"), sentences.length > 0);
   }
+}
+
+// The line above the message field has the details, for the newest turn.
+function drawTokens(turn, usage) {
+  setText(turn.tokens, usage?.total ? `${usage.total.totalTokens.toLocaleString()} tokens` : "");
+  turn.tokens.title = tokenText(usage);
 }
 
 // Draws the changes of a turn when they are opened.
@@ -439,7 +447,7 @@ const NOTIFICATIONS = lookupTable({
   "thread/tokenUsage/updated": (it, params) => {
     it.usage = params.tokenUsage;
     runInNextFrame(drawActivity);
-    if (params.turnId) setText(it.turn(params.turnId).tokens, tokenText(params.tokenUsage));
+    if (params.turnId) drawTokens(it.turn(params.turnId), params.tokenUsage);
   },
   warning: (it, params) => it.addWarning(params.message ?? ""),
 });

@@ -8,9 +8,10 @@ const MAX_PATCH_LINES = 2_000;
 const HEAD_ROW = /^(?:---|\+\+\+|index|diff|similarity|new file|deleted file|rename) /;
 const HUNK = /^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)$/;
 const CHANGE_KIND_TEXTS = lookupTable({ add: "new file", delete: "deleted", update: "", rename: "renamed" });
+const SIGNS = lookupTable({ added: "+", removed: "-", same: " " });
 const CHANGE_KIND_ORDER = ["delete", "rename", "update", "add"];
 
-// The lines of hunks as {kind, old, now, text}: `kind` is "hunk", "added", "removed", "same" or "head", and `old` and `now`
+// The lines of hunks as {kind, old, now, text}: `kind` is "hunk", "added", "removed", "same", "head" or "turn", and `old` and `now`
 // are line numbers. The header of a hunk says how many lines it has, since a line of a file may look like a header.
 function hunkLines(rows) {
   const lines = [];
@@ -26,7 +27,9 @@ function hunkLines(rows) {
       // A hunk without numbers goes on to the next header.
       [old, now] = hunk ? [Number(hunk[1]), Number(hunk[3])] : [null, null];
       [oldLeft, nowLeft] = hunk ? [Number(hunk[2] ?? 1), Number(hunk[4] ?? 1)] : [Infinity, Infinity];
-      lines.push({ kind: "hunk", text: hunk ? hunk[5] : row.replace(/^@@ ?/, "") });
+      // Nothing is left out before the first line of a file.
+      const isStart = hunk !== null && lines.length === 0 && old <= 1 && now <= 1;
+      if (!isStart) lines.push({ kind: "hunk", text: hunk ? hunk[5] : row.replace(/^@@ ?/, "") });
     } else if (isInHunk && row.startsWith("+")) {
       lines.push({ kind: "added", now, text: row.slice(1) });
       now = next(now);
@@ -200,7 +203,7 @@ function patchView(file, limit) {
 function patchRows(lines) {
   const marks = changedWords(lines);
   return lines.map((line, at) => {
-    const sign = { added: "+", removed: "-", same: " " }[line.kind] ?? "";
+    const sign = SIGNS[line.kind] ?? "";
     return make("span", { class: line.kind, "data-old": line.old, "data-now": line.now }, sign, ...wordNodes(line.text, marks.get(at)), "\n");
   });
 }

@@ -92,6 +92,7 @@ const MENU_ACTIONS = {
       isDanger: true,
       action: () => callApi(`${API}/app-server/call`, { body: { sessionId: record.sessionId, method: "thread/revert", params: { beforeTurnId: record.lastTurnId } } }),
     }),
+  "export-session": exportSession,
   "copy-id": async (record) => {
     await navigator.clipboard.writeText(record.sessionId);
     announce("The session ID is copied.");

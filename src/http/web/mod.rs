@@ -47,6 +47,7 @@ const SCRIPT: &str = concat!(
     include_str!("requests.js"),
     include_str!("items.js"),
     include_str!("conversation.js"),
+    include_str!("export.js"),
     include_str!("settings.js"),
     include_str!("composer.js"),
     include_str!("menu.js"),

@@ -273,6 +273,8 @@ on("search", "input", () => {
   if (byId("threads-pane").open) searchTimer = setTimeout(() => readThreads(true), SEARCH_DELAY_MS);
 });
 on("show-help", "click", () => byId("help-dialog").showModal());
+on("show-changes", "click", openSessionChanges);
+on("changes-close", "click", () => byId("changes-dialog").close());
 on("help-close", "click", () => byId("help-dialog").close());
 on("show-health", "click", () => toggleHealth());
 on("restart-codex", "click", restartCodex);
