@@ -26,7 +26,7 @@ async function assertFits(page, what) {
 }
 
 async function assertInnerFits(page, what) {
-  const wide = await page.$$eval("main, #conversation, #requests, .sessions, .item", (all) =>
+  const wide = await page.$$eval(".pane, #conversation, #requests, .sessions, .item", (all) =>
     all.filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1).map((one) => `${one.id} ${one.className}`),
   );
   assert.deepEqual(wide, [], what);

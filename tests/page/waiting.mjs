@@ -109,6 +109,7 @@ await runTest(async (page) => {
   assert.deepEqual(sent.postDataJSON(), { sessionId: asking, input, whenBusy: "refuse", effort: "high", sandboxPolicy: { type: "readOnly" } });
   await waitUntil(page, () => document.querySelector("#prompt").value === "" && document.querySelector("#images").hidden);
   await waitUntil(page, () => document.querySelector("#session-state").textContent === "idle");
+  assert.match(await page.textContent(".turn:last-child .user"), /text=hello\s*\[image\]/);
   await page.press("#prompt", "ArrowUp");
   assert.equal(await page.inputValue("#prompt"), "text=hello");
   await page.press("#prompt", "ArrowDown");
@@ -146,11 +147,13 @@ await runTest(async (page) => {
       const json = JSON.parse(message);
       const child = json.snapshot?.daemon.child;
       if (child) Object.assign(child, { state: "crash_loop", lastError: "It exited with code 1." });
+      if (child) json.snapshot.account.rateLimits = { primary: { usedPercent: 87, windowDurationMins: 300, resetsAt: null }, secondary: null };
       socket.send(JSON.stringify(json));
     });
   });
   await page.reload();
   await waitUntil(page, () => document.querySelector("#trouble-text").textContent.includes("exits repeatedly. It exited with code 1."));
+  assert.equal(await page.textContent("#limit"), "5 h limit 87 % used");
   await checkAxe(page, "a crash loop");
   await page.click("#trouble-action");
   await page.waitForSelector("#health:not([hidden]) #no-hooks");

@@ -4,7 +4,10 @@ const MAX_OTHER_CHARS = 20_000;
 // Longer commands are folded.
 const MAX_COMMAND_LINES = 8;
 
-const textOf = (content) => (content ?? []).map((part) => part.text ?? `[${part.type}] ${part.path ?? part.url ?? part.name ?? ""}`).join("\n");
+const textOf = (content) => (content ?? []).map((part) => part.text ?? `[${part.type}] ${part.path ?? shortUrl(part.url) ?? part.name ?? ""}`.trim()).join("\n");
+
+// A URL that has the data itself, or names a file beside the log, says nothing to a reader.
+const shortUrl = (url) => (/^(data|codexd-attachment):/.test(url ?? "") ? "" : url);
 
 // The time of a part; nothing if it is not known.
 const timeElement = (at) => (at === null ? "" : make("time", { class: "faint", datetime: at, title: new Date(at).toLocaleString(), text: shortClock(at) }));

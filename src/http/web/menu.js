@@ -94,8 +94,13 @@ const MENU_ACTIONS = {
     }),
   "export-session": exportSession,
   "copy-id": async (record) => {
-    await navigator.clipboard.writeText(record.sessionId);
-    announce("The session ID is copied.");
+    try {
+      await navigator.clipboard.writeText(record.sessionId);
+      announce("The session ID is copied.");
+    } catch {
+      // The browser does not let the page write to the clipboard.
+      notice(record.sessionId);
+    }
   },
   "archive-session": (record) => changeSession(record, { archived: !record.archived }),
   "close-session": (record) =>

@@ -259,8 +259,8 @@ on("attach", "click", () => byId("files").click());
 on("files", "change", () => attachImages([...byId("files").files]).then(() => { byId("files").value = ""; }));
 on("prompt", "paste", (event) => takeImages(event, event.clipboardData));
 on("prompt", "input", () => saveDraft(sessions.chosen, byId("prompt").value));
-on("main", "dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
-on("main", "drop", (event) => takeImages(event, event.dataTransfer));
+on("pane", "dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+on("pane", "drop", (event) => takeImages(event, event.dataTransfer));
 for (const name of ["model", "effort", "sandbox", "approvals"]) on(`turn-${name}`, "change", () => chooseSetting(name));
 on("enter-sends", "change", () => {
   localStorage.setItem(ENTER_NAME, byId("enter-sends").checked ? "yes" : "no");

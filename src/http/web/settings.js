@@ -86,12 +86,14 @@ function drawSetting(name, current, chosen, values, textOfValue) {
     field.replaceChildren(...all.map((value) => make("option", { value, text: textOfValue(value) })));
   }
   field.value = chosen || current;
+  field.dataset.current = current;
   field.dataset.value = field.value;
   field.classList.toggle("changed", field.value !== current);
 }
 
 function chooseSetting(name) {
   const id = sessions.chosen;
-  choices.set(id, { ...choices.get(id), [name]: byId(`turn-${name}`).value });
+  const { value, dataset } = byId(`turn-${name}`);
+  choices.set(id, { ...choices.get(id), [name]: value === dataset.current ? null : value });
   drawSettings();
 }
