@@ -217,11 +217,10 @@ fn agent_placeholders_are_all_replaced() {
 fn docs_name_agent_files_and_timeouts() {
     let (agent, page) = (agent(), read(OPERATIONS));
     let label = string(&agent, "Label");
-    for command in ["bootout", "print", "kill SIGTERM", "kickstart"] {
+    for command in ["print", "kill SIGKILL"] {
         let line = format!("launchctl {command} gui/$UID/{label}");
         assert!(page.contains(&line), "no {line:?}");
     }
-    assert!(page.contains(&format!("launchctl bootstrap gui/$UID ~/Library/LaunchAgents/{label}.plist")));
     let paths = Paths::new(None, PathBuf::from("/logs"), PathBuf::from("/state"));
     let files = [
         &paths.structured_event_log,

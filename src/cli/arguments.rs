@@ -118,7 +118,7 @@ pub enum Command {
     Token(TokenArguments),
     /// Test the daemon against a built-in offline app-server
     Smoke(DaemonArguments),
-    /// Install, remove or inspect codexd as a service (launchd agent or systemd user unit)
+    /// Install, remove, start, stop or inspect codexd as a service (launchd agent or systemd user unit)
     Service(ServiceArguments),
     /// Check everything that codexd needs and suggest fixes
     Doctor(DaemonArguments),
@@ -183,7 +183,7 @@ pub struct DaemonArguments {
 #[derive(Debug, Args)]
 pub struct ServiceArguments {
     /// Action
-    #[arg(value_enum, value_name = "install|uninstall|status|print")]
+    #[arg(value_enum, value_name = "install|uninstall|start|stop|restart|status|logs|print")]
     pub action: ServiceAction,
     /// The settings and the output format.
     #[command(flatten)]
@@ -197,8 +197,16 @@ pub enum ServiceAction {
     Install,
     /// Stop the service and remove its file; state and logs are kept
     Uninstall,
+    /// Start the installed service
+    Start,
+    /// Stop the service until the next login
+    Stop,
+    /// Restart the service, for example after an upgrade
+    Restart,
     /// Show the state of the service
     Status,
+    /// Show the end of the log of the service
+    Logs,
     /// Print the file that install would write
     Print,
 }

@@ -77,7 +77,11 @@ fn parse_requires_service_action() {
     for (word, action) in [
         ("install", ServiceAction::Install),
         ("uninstall", ServiceAction::Uninstall),
+        ("start", ServiceAction::Start),
+        ("stop", ServiceAction::Stop),
+        ("restart", ServiceAction::Restart),
         ("status", ServiceAction::Status),
+        ("logs", ServiceAction::Logs),
         ("print", ServiceAction::Print),
     ] {
         for words in
@@ -96,8 +100,8 @@ fn parse_requires_service_action() {
     assert!(usage_of(&["backup"]).contains("were not provided: <DIRECTORY>. For"));
     assert!(usage_of(&["--run-once", "backup", "copy"]).contains("unexpected argument '--run-once'"));
     assert!(matches!(parse_words(&["doctor", "--node-id", "x"]), Ok(Command::Doctor(_))));
-    assert!(usage_of(&["service", "start"]).contains("invalid value 'start'"));
-    assert!(usage_of(&["service"]).contains("<install|uninstall|status|print>"));
+    assert!(usage_of(&["service", "begin"]).contains("invalid value 'begin'"));
+    assert!(usage_of(&["service"]).contains("<install|uninstall|start|stop|restart|status|logs|print>"));
     assert!(usage_of(&["--run-once", "doctor"]).contains("unexpected argument '--run-once'"));
     assert!(usage_of(&["--run-once", "service", "print"]).contains("unexpected argument '--run-once'"));
 }

@@ -54,6 +54,10 @@ mod questions;
 mod requests;
 mod resume_queue;
 mod runtime;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
 mod service;
 mod sessions;
 mod show;

@@ -1,31 +1,52 @@
-//! `codexd service`: installs codexd as a service of the user, removes it, prints its file, and reports its state.
+//! `codexd service`: installs codexd as a service of the user, removes it, starts and stops it, prints its file, and
+//! reports its state and its log.
+
+mod confirm;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use self::confirm::manager_failure;
 use super::failure::Failure;
 use super::output;
+use super::programs::become_program;
 use super::runtime::runtime;
 use crate::cli::ServiceAction;
-use crate::config::Config;
+use crate::codex::INSTANCE_VARIABLE;
+use crate::config::{Config, is_variable_set};
 use crate::service::{
-    self, FileChange, ManagerError, ServiceError, ServiceFile, ServiceManager, ServiceState,
+    self, FileChange, ManagerError, SYSTEMD_UNIT, ServiceError, ServiceFile, ServiceManager, ServiceState,
 };
 use crate::storage::Disk;
 
 /// Exit code: the service is not running.
 const EXIT_NOT_RUNNING: u8 = 3;
 
+/// How many lines of the log are printed.
+const LOG_LINES: &str = "200";
+
 /// A note for Linux users, because this is often unexpected.
 const LINGER: &str = "It runs while you are logged in; \"loginctl enable-linger\" makes it run from boot.";
 
 pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<ExitCode, Failure> {
+    let is_read_only = matches!(action, ServiceAction::Status | ServiceAction::Print | ServiceAction::Logs);
+    // The stop would end this command too, before it can start the service again.
+    if !is_read_only && is_variable_set(INSTANCE_VARIABLE) {
+        return Err(Failure::new(
+            "This command was started by Codex in a session of codexd, and would end with the service; type it in a \
+             terminal of your own.",
+        ));
+    }
     match action {
         ServiceAction::Install => install(config, json),
         ServiceAction::Uninstall => uninstall(json),
+        ServiceAction::Start => start(config, json, false),
+        ServiceAction::Restart => start(config, json, true),
+        ServiceAction::Stop => stop(json),
         ServiceAction::Status => status(config, json),
+        ServiceAction::Logs => logs(),
         ServiceAction::Print => print(config, json),
     }
 }
@@ -33,7 +54,11 @@ pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<
 fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let (service, manager) = (service_file(config)?, ServiceManager::for_this_system());
     let change = service.write(&Disk::default()).map_err(|error| failed("written", &service.path, &error))?;
-    let reason = absent_reason(runtime()?.block_on(manager.load(&service.path, change)))?;
+    let runtime = runtime()?;
+    let reason = absent_reason(runtime.block_on(manager.install(&service.path, change)))?;
+    if reason.is_none() {
+        runtime.block_on(confirm::until_answering(&manager, config, &service.path))?;
+    }
     let next = if reason.is_some() { manager.load_commands(&service.path) } else { Vec::new() };
     let mut notes = service.notes;
     if manager.name() == "systemd" {
@@ -69,7 +94,7 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
 fn uninstall(json: bool) -> Result<ExitCode, Failure> {
     let (path, manager) = (service::file().map_err(refused)?, ServiceManager::for_this_system());
     let runtime = runtime()?;
-    let reason = absent_reason(runtime.block_on(manager.unload()))?;
+    let reason = absent_reason(runtime.block_on(manager.uninstall()))?;
     let removed =
         service::remove(&Disk::default(), &path).map_err(|error| failed("removed", &path, &error))?;
     if reason.is_none() {
@@ -94,6 +119,41 @@ fn uninstall(json: bool) -> Result<ExitCode, Failure> {
     })?;
     if let Some(reason) = reason {
         print_next(&format!("The state of codexd is unknown: {reason}."), &next)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the installed service, or restarts it.
+fn start(config: &Config, json: bool, is_restart: bool) -> Result<ExitCode, Failure> {
+    let (path, manager) = (service::file().map_err(refused)?, ServiceManager::for_this_system());
+    if !path.exists() {
+        return Err(Failure::new(format!(
+            "codexd is not installed as a service: {} does not exist. \"codexd service install\" installs it.",
+            path.display()
+        )));
+    }
+    let pid = runtime()?.block_on(async {
+        let outcome = if is_restart { manager.restart(&path).await } else { manager.start(&path).await };
+        outcome.map_err(manager_failure)?;
+        confirm::until_answering(&manager, config, &path).await
+    })?;
+    if json {
+        output::print_json(&json!({ "ok": true, "manager": manager.name(), "pid": pid }))?;
+    } else {
+        output::print(&format!("{} runs codexd, PID {pid}.", manager.name()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop(json: bool) -> Result<ExitCode, Failure> {
+    let manager = ServiceManager::for_this_system();
+    runtime()?.block_on(manager.stop()).map_err(manager_failure)?;
+    if json {
+        output::print_json(&json!({ "ok": true, "manager": manager.name() }))?;
+    } else {
+        output::print(
+            "Stopped codexd; it starts again at the next login, or with \"codexd service start\".",
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -130,6 +190,16 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_RUNNING) })
 }
 
+/// Becomes a program that prints the end of the log, whether the service runs or not.
+fn logs() -> Result<ExitCode, Failure> {
+    if ServiceManager::for_this_system().name() == "systemd" {
+        let journal = ["--user", "--unit", SYSTEMD_UNIT, "--no-pager", "--lines", LOG_LINES];
+        return Err(become_program("journalctl", &journal));
+    }
+    let path = service::launchd_log().map_err(refused)?;
+    Err(become_program("tail", &["-n", LOG_LINES, &path.to_string_lossy()]))
+}
+
 fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let service = service_file(config)?;
     if json {
@@ -158,11 +228,14 @@ fn file_state(file: FileChange) -> &'static str {
 /// Describes the state of the service, as half a sentence.
 pub(super) fn state_text(state: &ServiceState) -> String {
     if !state.loaded {
-        return "not loaded".to_owned();
+        return "not loaded, so it does not run".to_owned();
     }
     let mut parts = vec![state.description.clone()];
     parts.extend(state.pid.map(|pid| format!("pid {pid}")));
     parts.extend(state.last_exit.as_ref().map(|exit| format!("last ended with {exit}")));
+    parts.extend(state.restarting.then(|| "is started again after a pause".to_owned()));
+    let reload = "the program was replaced, \"codexd service restart\" is needed";
+    parts.extend(state.needs_reload.then(|| reload.to_owned()));
     parts.extend(state.enabled.and_then(|enabled| (!enabled).then(|| "does not start at login".to_owned())));
     parts.join(", ")
 }
@@ -172,9 +245,7 @@ fn absent_reason(outcome: Result<(), ManagerError>) -> Result<Option<String>, Fa
     match outcome {
         Ok(()) => Ok(None),
         Err(error @ ManagerError::Absent(_)) => Ok(Some(error.to_string())),
-        Err(error @ ManagerError::Failed { .. }) => Err(Failure::new(format!(
-            "The service manager reported an error: {error}. \"codexd service status\" shows its state."
-        ))),
+        Err(error) => Err(manager_failure(error)),
     }
 }
 

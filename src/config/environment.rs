@@ -19,6 +19,11 @@ pub(super) fn path_in(environment: &Environment, name: &str) -> Option<PathBuf> 
     environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// Whether an environment variable of this process is set.
+pub fn is_variable_set(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
 /// Whether terminal output has no colors: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

@@ -25,7 +25,7 @@ mod view;
 pub use address::{LocalApiBase, RESERVED_PATHS, parse_event_stream_path};
 pub use endpoint::{AllowedCalls, ChildStrategy, Endpoint, KeepAwake, ServerEndpoint};
 pub use environment::{
-    Environment, codex_home, has_blank_variable, has_display, no_color, pager, variable_of,
+    Environment, codex_home, has_blank_variable, has_display, is_variable_set, no_color, pager, variable_of,
 };
 pub use error::ConfigError;
 pub use parse::{MODE, count};

@@ -23,6 +23,10 @@ use super::parse::{
 /// The maximum of `--event-cache-size`: each hello frame of a WebSocket carries all these events.
 pub const MAX_EVENT_CACHE_SIZE: usize = 10_000;
 
+/// The environment variable of `--local-api-base`.
+pub const LOCAL_API_BASE: &str = "BAA_CODEXD_LOCAL_API_BASE";
+/// The default of [`ServiceConfig::local_api_base`].
+pub const DEFAULT_LOCAL_API_BASE: &str = "http://127.0.0.1:4319";
 /// The environment variable of `--auth-token-file`.
 pub const AUTH_TOKEN_FILE: &str = "BAA_CODEXD_AUTH_TOKEN_FILE";
 /// The environment variable of `--server-arg`.
@@ -107,7 +111,7 @@ pub struct PathSettings {
 #[serde(rename_all = "kebab-case")]
 pub struct ServiceConfig {
     /// Loopback address of the HTTP service; port 0 picks a free port
-    #[arg(long, env = "BAA_CODEXD_LOCAL_API_BASE", value_name = "URL", default_value = "http://127.0.0.1:4319",
+    #[arg(long, env = LOCAL_API_BASE, value_name = "URL", default_value = DEFAULT_LOCAL_API_BASE,
           value_parser = address)]
     #[serde(serialize_with = "as_display")]
     pub local_api_base: LocalApiBase,

@@ -95,6 +95,12 @@ pub fn file() -> Result<PathBuf, ServiceError> {
     Ok(Platform::current().service_file(&user.home, user.config_home.as_deref()))
 }
 
+/// The file with the stderr of the agent of launchd.
+pub fn launchd_log() -> Result<PathBuf, ServiceError> {
+    let home = UserEnv::from_process()?.home;
+    Ok(Platform::MacOs.logs_dir(Some(&home), None).unwrap_or(home).join("launchd.stderr.log"))
+}
+
 /// Removes the file; `false` if it did not exist.
 pub fn remove(disk: &Disk, file: &Path) -> io::Result<bool> {
     match disk.remove(file) {
@@ -102,4 +108,14 @@ pub fn remove(disk: &Disk, file: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The value of an environment variable in the text of a service file, if nothing in it had to be escaped.
+pub fn installed_variable<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let unit = || text.split_once(&format!("\nEnvironment=\"{name}="))?.1.split_once("\"\n");
+    let agent = || {
+        let value = text.split_once(&format!("<key>{name}</key>"))?.1.trim_start();
+        value.strip_prefix("<string>")?.split_once("</string>")
+    };
+    unit().or_else(agent).map(|(value, _)| value)
 }

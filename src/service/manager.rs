@@ -8,16 +8,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tokio::process::Command;
 
 use super::spec::{FileChange, NAME};
+use super::state::{ServiceState, parse_launchctl_print, parse_systemctl_show};
 use crate::config::Platform;
 
 /// Timeout of one call: a stop may take 30 seconds, and a start comes after it.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often to check whether launchd has removed the agent.
 const UNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long `bootstrap` is tried again: for some seconds after a stop it fails although `print` no longer shows the
+/// agent.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(15);
+const BOOTSTRAP_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The exit statuses of such a `bootstrap`: "Input/output error" and "Operation already in progress".
+const BOOTSTRAP_BUSY: [i32; 2] = [5, 37];
+/// The exit status of `print` for an agent that is not loaded. Others, such as 112 and 125, mean that launchd was not
+/// asked.
+const NOT_FOUND: i32 = 113;
 /// The name of the systemd unit.
 pub const SYSTEMD_UNIT: &str = "codexd.service";
 
@@ -35,27 +44,6 @@ pub enum ManagerError {
         /// The last line of its stderr.
         description: String,
     },
-}
-
-/// The state of the service as its manager reports it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct ServiceState {
-    /// Whether the manager has loaded it.
-    pub loaded: bool,
-    /// Whether it starts at login; `null` if the manager does not report it.
-    pub enabled: Option<bool>,
-    /// Whether it runs.
-    pub running: bool,
-    /// Whether it ended and is not restarted.
-    pub failed: bool,
-    /// Its PID while it runs.
-    pub pid: Option<u32>,
-    /// The manager's own text, such as `active (running)`.
-    #[serde(rename = "words")]
-    pub description: String,
-    /// How its last process ended, if one did.
-    #[serde(rename = "lastExit")]
-    pub last_exit: Option<String>,
 }
 
 /// The service manager of the user.
@@ -124,12 +112,8 @@ impl ServiceManager {
         self.check_available().await?;
         match self.platform {
             Platform::MacOs => {
-                let output = self.run(&["print", &self.target()]).await?;
-                Ok(if output.status.success() {
-                    parse_launchctl_print(&lossy_text(&output.stdout))
-                } else {
-                    ServiceState::default()
-                })
+                let report = self.launchctl_print().await?;
+                Ok(report.map_or_else(ServiceState::default, |report| parse_launchctl_print(&report)))
             }
             Platform::Xdg => {
                 let asked =
@@ -140,20 +124,13 @@ impl ServiceManager {
         }
     }
 
-    /// Starts the service, or restarts it if its file has changed.
-    pub async fn load(&self, file: &Path, change: FileChange) -> Result<(), ManagerError> {
-        let state = self.state().await?;
-        match self.platform {
-            Platform::MacOs => {
-                if state.loaded && change == FileChange::Unchanged {
-                    return self.run_checked(&["kickstart", &self.target()]).await.map(drop);
-                }
-                // launchd reads the file only when the agent is loaded.
-                self.boot_out(&state).await?;
-                self.run_checked(&["enable", &self.target()]).await?;
-                self.run_checked(&["bootstrap", &self.domain(), &file.display().to_string()]).await.map(drop)
-            }
-            Platform::Xdg => {
+    /// Makes the service start at login, and starts it, or restarts it if its file has changed.
+    pub async fn install(&self, file: &Path, change: FileChange) -> Result<(), ManagerError> {
+        match (self.platform, change) {
+            (Platform::MacOs, FileChange::Unchanged) => self.start(file).await,
+            (Platform::MacOs, _) => self.restart(file).await,
+            (Platform::Xdg, _) => {
+                self.check_available().await?;
                 self.run_checked(&["--user", "daemon-reload"]).await?;
                 self.run_checked(&["--user", "enable", SYSTEMD_UNIT]).await?;
                 let verb = if change == FileChange::Unchanged { "start" } else { "restart" };
@@ -162,12 +139,40 @@ impl ServiceManager {
         }
     }
 
-    /// Stops the service and keeps it from starting again; its file still exists.
-    pub async fn unload(&self) -> Result<(), ManagerError> {
+    /// Starts the installed service, unless it runs.
+    pub async fn start(&self, file: &Path) -> Result<(), ManagerError> {
+        let state = self.state().await?;
+        match self.platform {
+            Platform::MacOs if state.running && !state.needs_reload => Ok(()),
+            Platform::MacOs => self.load_again(&state, file).await,
+            Platform::Xdg => self.run_checked(&["--user", "start", SYSTEMD_UNIT]).await.map(drop),
+        }
+    }
+
+    /// Restarts the installed service, with the program that is installed now.
+    pub async fn restart(&self, file: &Path) -> Result<(), ManagerError> {
+        let state = self.state().await?;
+        match self.platform {
+            Platform::MacOs => self.load_again(&state, file).await,
+            Platform::Xdg => self.run_checked(&["--user", "restart", SYSTEMD_UNIT]).await.map(drop),
+        }
+    }
+
+    /// Stops the service; it starts again at the next login, or by [`ServiceManager::start`].
+    pub async fn stop(&self) -> Result<(), ManagerError> {
         let state = self.state().await?;
         match self.platform {
             Platform::MacOs => self.boot_out(&state).await,
             Platform::Xdg if !state.loaded => Ok(()),
+            Platform::Xdg => self.run_checked(&["--user", "stop", SYSTEMD_UNIT]).await.map(drop),
+        }
+    }
+
+    /// Stops the service and keeps it from starting again; its file still exists.
+    pub async fn uninstall(&self) -> Result<(), ManagerError> {
+        match self.platform {
+            Platform::MacOs => self.stop().await,
+            Platform::Xdg if !self.state().await?.loaded => Ok(()),
             Platform::Xdg => self.run_checked(&["--user", "disable", "--now", SYSTEMD_UNIT]).await.map(drop),
         }
     }
@@ -180,6 +185,33 @@ impl ServiceManager {
         }
     }
 
+    /// Loads the agent anew. launchd reads the file, and takes the signature of the program, only when an agent is
+    /// loaded: a program that was replaced since then may be killed at each start.
+    async fn load_again(&self, state: &ServiceState, file: &Path) -> Result<(), ManagerError> {
+        self.boot_out(state).await?;
+        let target = self.target();
+        self.run_checked(&["enable", &target]).await?;
+        let (domain, file) = (self.domain(), file.display().to_string());
+        let arguments = ["bootstrap", &domain, &file];
+        let until = Instant::now() + BOOTSTRAP_TIMEOUT;
+        loop {
+            let output = self.run(&arguments).await?;
+            if output.status.success() {
+                break;
+            }
+            let is_busy = output.status.code().is_some_and(|code| BOOTSTRAP_BUSY.contains(&code));
+            if is_busy && self.launchctl_print().await?.is_some() {
+                break;
+            }
+            if !is_busy || Instant::now() >= until {
+                return Err(self.failed(&arguments, &output));
+            }
+            tokio::time::sleep(BOOTSTRAP_RETRY_INTERVAL).await;
+        }
+        // launchd may load an agent without starting it. One that runs is not affected.
+        self.run(&["kickstart", &target]).await.map(drop)
+    }
+
     /// Unloads the agent and waits until launchd has removed it: before that it cannot be loaded again.
     async fn boot_out(&self, state: &ServiceState) -> Result<(), ManagerError> {
         if !state.loaded {
@@ -189,13 +221,24 @@ impl ServiceManager {
         // `bootout` fails while a stop takes a while, so only the result of `print` counts.
         let output = self.run(&["bootout", &target]).await?;
         let until = Instant::now() + COMMAND_TIMEOUT;
-        while self.run(&["print", &target]).await?.status.success() {
+        while self.launchctl_print().await?.is_some() {
             if Instant::now() >= until {
                 return Err(self.failed(&["bootout", &target], &output));
             }
             tokio::time::sleep(UNLOAD_POLL_INTERVAL).await;
         }
         Ok(())
+    }
+
+    /// What launchd reports about the agent; `None` if it is not loaded.
+    async fn launchctl_print(&self) -> Result<Option<String>, ManagerError> {
+        let arguments = ["print", &self.target()];
+        let output = self.run(&arguments).await?;
+        match output.status.code() {
+            Some(0) => Ok(Some(lossy_text(&output.stdout))),
+            Some(NOT_FOUND) => Ok(None),
+            _ => Err(self.failed(&arguments, &output)),
+        }
     }
 
     /// Checks that the manager answers at all.
@@ -251,50 +294,6 @@ impl ServiceManager {
 
     fn target(&self) -> String {
         format!("gui/{}/{NAME}", self.user)
-    }
-}
-
-/// Parses the output of `launchctl print`, which is meant for humans and may change.
-fn parse_launchctl_print(text: &str) -> ServiceState {
-    let value = |name: &str| {
-        text.lines()
-            .find_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix('=').map(str::trim))
-    };
-    let description = value("state").unwrap_or("unknown").to_owned();
-    let last_exit = value("last exit code").filter(|code| !code.starts_with('('));
-    let running = description == "running";
-    ServiceState {
-        loaded: true,
-        enabled: None,
-        running,
-        failed: !running && last_exit.is_some_and(|code| !code.starts_with('0')),
-        pid: value("pid").and_then(|pid| pid.parse().ok()),
-        description,
-        last_exit: last_exit.map(|code| format!("exit code {code}")),
-    }
-}
-
-/// Parses the output of `systemctl show`, one `NAME=value` per line.
-fn parse_systemctl_show(text: &str) -> ServiceState {
-    let value = |name: &str| {
-        let mut lines = text.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
-    };
-    let (active, sub) = (value("ActiveState"), value("SubState"));
-    let pid = value("MainPID").parse().ok().filter(|pid| *pid != 0);
-    let last_exit = match (value("Result"), value("ExecMainStatus")) {
-        ("" | "success", _) => None,
-        ("exit-code", code) => Some(format!("exit code {code}")),
-        (result, _) => Some(result.to_owned()),
-    };
-    ServiceState {
-        loaded: value("LoadState") == "loaded",
-        enabled: Some(value("UnitFileState") == "enabled"),
-        running: active == "active",
-        failed: active == "failed",
-        pid,
-        description: format!("{active} ({sub})"),
-        last_exit,
     }
 }
 

@@ -8,10 +8,12 @@ mod launchd;
 mod manager;
 mod search;
 mod spec;
+mod state;
 mod systemd;
 #[cfg(test)]
 mod tests;
 
-pub use file::{ServiceFile, file, remove};
-pub use manager::{ManagerError, SYSTEMD_UNIT, ServiceManager, ServiceState};
+pub use file::{ServiceFile, file, installed_variable, launchd_log, remove};
+pub use manager::{ManagerError, SYSTEMD_UNIT, ServiceManager};
 pub use spec::{FileChange, NAME, ServiceError};
+pub use state::ServiceState;

@@ -44,6 +44,17 @@ impl Machine {
     }
 }
 
+#[test]
+fn installed_variable_is_read_from_either_file() {
+    let mut machine = Machine::new();
+    machine.flags.push("--local-api-base=http://[::1]:4000".to_owned());
+    for platform in [Platform::MacOs, Platform::Xdg] {
+        let text = machine.service(platform, "/home/me", "/codexd", "").unwrap().text;
+        assert_eq!(installed_variable(&text, "BAA_CODEXD_LOCAL_API_BASE"), Some("http://[::1]:4000"));
+        assert_eq!(installed_variable(&text, "BAA_CODEXD_NODE_ID"), None);
+    }
+}
+
 /// Characters that are special in XML, systemd units and shells.
 const SPECIAL_CHARACTERS: &str = "/o d&d/<b>$HOME %h 'q' __CODEXD__";
 
@@ -203,31 +214,82 @@ impl Recorded {
     }
 }
 
+/// The calls that load the agent of user 501, and those that unload it.
+const PUT_IN: [&str; 3] =
+    ["enable gui/501/codexd", "bootstrap gui/501 /a b/codexd.plist", "kickstart gui/501/codexd"];
+const TAKEN_OUT: [&str; 3] = ["bootout gui/501/codexd", "print gui/501/codexd", "print gui/501/codexd"];
+const QUERIED: [&str; 2] = ["print gui/501", "print gui/501/codexd"];
+
 #[tokio::test]
 async fn manager_reloads_agent_when_file_changed() {
     let recorded = Recorded::new(Platform::MacOs, "launchctl");
     let (manager, file) = (&recorded.manager, Path::new("/a b/codexd.plist"));
-    manager.load(file, FileChange::Installed).await.unwrap();
-    let put_in = ["enable gui/501/codexd", "bootstrap gui/501 /a b/codexd.plist"];
-    let queried = ["print gui/501", "print gui/501/codexd"];
-    assert_eq!(recorded.calls(), [queried, put_in].concat());
+    manager.install(file, FileChange::Installed).await.unwrap();
+    assert_eq!(recorded.calls(), [QUERIED.as_slice(), &PUT_IN].concat());
 
-    manager.load(file, FileChange::Unchanged).await.unwrap();
-    assert_eq!(recorded.calls(), [queried.as_slice(), &["kickstart gui/501/codexd"]].concat());
+    // One that runs is left alone.
+    manager.install(file, FileChange::Unchanged).await.unwrap();
+    manager.start(file).await.unwrap();
+    assert_eq!(recorded.calls(), [QUERIED, QUERIED].concat());
 
-    let taken_out = ["bootout gui/501/codexd", "print gui/501/codexd", "print gui/501/codexd"];
-    manager.load(file, FileChange::Updated).await.unwrap();
-    assert_eq!(recorded.calls(), [queried.as_slice(), &taken_out, &put_in].concat());
+    manager.install(file, FileChange::Updated).await.unwrap();
+    assert_eq!(recorded.calls(), [QUERIED.as_slice(), &TAKEN_OUT, &PUT_IN].concat());
 
     let state = manager.state().await.unwrap();
     assert_eq!((state.running, state.pid, state.description.as_str()), (true, Some(4711), "running"));
     assert_eq!((state.failed, state.last_exit), (false, None));
     recorded.calls();
-    manager.unload().await.unwrap();
+    manager.uninstall().await.unwrap();
     manager.reload().await.unwrap();
-    assert_eq!(recorded.calls(), [queried.as_slice(), &taken_out].concat());
+    assert_eq!(recorded.calls(), [QUERIED.as_slice(), &TAKEN_OUT].concat());
     assert_eq!(manager.state().await.unwrap(), ServiceState::default());
-    manager.unload().await.unwrap();
+    manager.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn manager_restarts_agent_with_replaced_program() {
+    let recorded = Recorded::new(Platform::MacOs, "launchctl");
+    let (manager, file) = (&recorded.manager, Path::new("/a b/codexd.plist"));
+    let behave = |name: &str| fs::write(recorded.directory.path().join(name), "").unwrap();
+    manager.start(file).await.unwrap();
+    recorded.calls();
+
+    // The agent is out of the report, and bootstrap fails once more.
+    behave("busy");
+    manager.restart(file).await.unwrap();
+    let retried = [PUT_IN[0], PUT_IN[1], "print gui/501/codexd", PUT_IN[1], PUT_IN[2]];
+    assert_eq!(recorded.calls(), [QUERIED.as_slice(), &TAKEN_OUT, &retried].concat());
+
+    // What runs would not start again.
+    behave("stale");
+    assert!(manager.state().await.unwrap().needs_reload);
+    recorded.calls();
+    manager.install(file, FileChange::Unchanged).await.unwrap();
+    assert_eq!(recorded.calls(), [QUERIED.as_slice(), &TAKEN_OUT, &PUT_IN].concat());
+    assert!(!manager.state().await.unwrap().needs_reload);
+
+    // bootstrap does not start it.
+    behave("idle");
+    manager.stop().await.unwrap();
+    manager.start(file).await.unwrap();
+    assert!(manager.state().await.unwrap().running);
+
+    behave("killed");
+    let state = manager.state().await.unwrap();
+    assert_eq!((state.running, state.restarting, state.failed), (false, true, false));
+    assert_eq!(state.last_exit.as_deref(), Some("signal Killed: 9, OS_REASON_CODESIGNING"));
+
+    // A report that fails says nothing about the agent.
+    behave("deaf");
+    recorded.calls();
+    for outcome in [manager.state().await.map(drop), manager.restart(file).await, manager.stop().await] {
+        let refusal = outcome.unwrap_err().to_string();
+        assert_eq!(
+            refusal,
+            "`launchctl print gui/501/codexd` failed: Could not find domain for user gui: 501"
+        );
+    }
+    assert_eq!(recorded.calls(), [QUERIED, QUERIED, QUERIED].concat());
 }
 
 #[tokio::test]
@@ -238,13 +300,13 @@ async fn manager_distinguishes_absent_from_failed() {
 
     let recorded = Recorded::new(Platform::Xdg, "systemctl");
     fs::write(recorded.directory.path().join("no-bus"), "").unwrap();
-    let absent = recorded.manager.load(Path::new("/unit"), FileChange::Installed).await.unwrap_err();
+    let absent = recorded.manager.install(Path::new("/unit"), FileChange::Installed).await.unwrap_err();
     assert_eq!(absent, ManagerError::Absent("Failed to connect to bus: No medium found".to_owned()));
     fs::remove_file(recorded.directory.path().join("no-bus")).unwrap();
 
     fs::write(recorded.directory.path().join("refuse"), "").unwrap();
     let refused =
-        recorded.manager.load(Path::new("/unit"), FileChange::Installed).await.unwrap_err().to_string();
+        recorded.manager.install(Path::new("/unit"), FileChange::Installed).await.unwrap_err().to_string();
     assert_eq!(refused, "`systemctl --user restart codexd.service` failed: Job for codexd.service failed.");
     let state = recorded.manager.state().await.unwrap();
     assert_eq!((state.failed, state.running, state.last_exit.as_deref()), (true, false, Some("exit code 2")));

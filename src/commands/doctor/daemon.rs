@@ -10,7 +10,7 @@ use super::super::service::state_text;
 use super::super::status::holder;
 use super::check::Check;
 use crate::client::{ClientError, DaemonClient};
-use crate::config::{Config, Platform};
+use crate::config::Config;
 use crate::http::read_token;
 use crate::service::{FileChange, ManagerError, ServiceFile, ServiceManager};
 
@@ -225,22 +225,21 @@ async fn service(config: &Config) -> Check {
         }
     };
     let report = format!("{}: {}.", manager.name(), state_text(&state));
-    let log = match Platform::current() {
-        Platform::MacOs => "~/Library/Logs/codexd/launchd.stderr.log shows its last messages.",
-        Platform::Xdg => "\"journalctl --user --unit codexd\" shows its last messages.",
-    };
     match change {
         FileChange::Installed => {
             Check::ok("service", "Not installed; \"codexd service install\" makes codexd start at login.")
         }
-        _ if state.failed => Check::fail("service", report, log),
+        _ if state.needs_reload => Check::fail("service", report, "Type: codexd service restart"),
+        _ if state.failed || state.restarting => {
+            Check::fail("service", report, "\"codexd service logs\" shows its last messages.")
+        }
         FileChange::Updated => Check::warn(
             "service",
             format!("{path} does not match these settings. {report}"),
             "Run \"codexd service install\" with the intended settings to update it.",
         ),
         FileChange::Unchanged if !state.running => {
-            Check::warn("service", report, "\"codexd service install\" starts it.")
+            Check::warn("service", report, "\"codexd service start\" starts it.")
         }
         FileChange::Unchanged => Check::ok("service", report),
     }

@@ -4,6 +4,8 @@
 //! `src/service/tests.rs` and `tests/launchd.rs` test the launchd property list on any system.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,20 +18,23 @@ use crate::support::daemon::codexd;
 use crate::support::scratch;
 use crate::support::skip::skip;
 
-/// A user with a home directory, with Codex and a test double of systemctl in `PATH`.
+/// A user with a home directory, with Codex and a test double of systemctl in `PATH`, and the daemon that the unit of
+/// the test double runs.
 struct ServiceUser {
     root: TempDir,
+    daemon: SocketAddr,
 }
 
 impl ServiceUser {
     fn new() -> Self {
-        let user = Self { root: scratch::directory("service") };
+        let user = Self { root: scratch::directory("service"), daemon: answer_as_daemon() };
         for directory in ["home", "bin"] {
             fs::create_dir(user.path(directory)).unwrap();
         }
-        let systemctl_double =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles/systemctl");
-        symlink(systemctl_double, user.path("bin/systemctl")).unwrap();
+        let doubles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles");
+        for name in ["systemctl", "journalctl"] {
+            symlink(doubles.join(name), user.path("bin").join(name)).unwrap();
+        }
         symlink(env!("CARGO_BIN_EXE_codexd"), user.path("bin/codex")).unwrap();
         user
     }
@@ -47,6 +52,7 @@ impl ServiceUser {
         // The system directories are for the shell that runs the test double.
         let search = std::env::join_paths([self.path("bin"), "/usr/bin".into(), "/bin".into()]).unwrap();
         command.arg("service").args(arguments).env("PATH", search).current_dir(self.root.path());
+        command.env("BAA_CODEXD_LOCAL_API_BASE", format!("http://{}", self.daemon));
         command
     }
 
@@ -66,11 +72,27 @@ impl ServiceUser {
     fn normalize(&self, text: &str) -> String {
         text.replace(self.root.path().to_str().unwrap(), "ROOT")
             .replace(env!("CARGO_BIN_EXE_codexd"), "CODEXD")
+            .replace(&self.daemon.to_string(), "ADDRESS")
     }
 
     fn has_files(&self) -> bool {
         fs::read_dir(self.path("home")).unwrap().next().is_some()
     }
+}
+
+/// Answers every request as a daemon with the PID that the test double of systemctl reports.
+fn answer_as_daemon() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let body = r#"{"ok":true,"data":{"snapshot":{"daemon":{"pid":4711}}}}"#;
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        for mut connection in listener.incoming().flatten() {
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(response.as_bytes());
+        }
+    });
+    address
 }
 
 fn document(ended: &CommandOutput) -> Value {
@@ -90,20 +112,30 @@ async fn service_install_is_repeatable_and_uninstall_reverts() {
     assert_eq!(user.normalize(&first.stdout), include_str!("snapshots/service-install.json"));
     let enable = ["--user daemon-reload", "--user enable codexd.service"];
     let (start, restart) = ("--user start codexd.service", "--user restart codexd.service");
-    assert_eq!(user.calls(), [[SHOW_VERSION, SHOW].as_slice(), &enable, &[restart]].concat());
+    let asked = [SHOW_VERSION, SHOW];
+    assert_eq!(user.calls(), [[SHOW_VERSION].as_slice(), &enable, &[restart], &asked].concat());
     let unit = fs::read_to_string(user.unit()).unwrap();
     assert_eq!(fs::metadata(user.unit()).unwrap().permissions().mode() & 0o777, 0o600);
 
     let again = user.run(&install).await;
     assert_eq!(document(&again)["change"], "unchanged");
-    assert_eq!(user.calls(), [[SHOW_VERSION, SHOW].as_slice(), &enable, &[start]].concat());
+    assert_eq!(user.calls(), [[SHOW_VERSION].as_slice(), &enable, &[start], &asked].concat());
     assert_eq!(fs::read_to_string(user.unit()).unwrap(), unit);
 
     let changed = user.run(&["install", "--json", "--event-cache-size", "7"]).await;
     assert_eq!(document(&changed)["change"], "updated");
-    assert_eq!(user.calls().last().unwrap(), restart);
+    assert!(user.calls().contains(&restart.to_owned()));
     let text = fs::read_to_string(user.unit()).unwrap();
     assert!(text.contains("\nEnvironment=\"BAA_CODEXD_EVENT_CACHE_SIZE=7\"\n"), "{text}");
+
+    // The address is that of the installed file.
+    for (action, calls) in
+        [("restart", [asked.as_slice(), &[restart], &asked]), ("start", [&asked, &[start], &asked])]
+    {
+        let started = user.run(&[action, "--local-api-base", "http://127.0.0.1:1"]).await;
+        assert_eq!((started.code, started.stdout.as_str()), (Some(0), "systemd runs codexd, PID 4711.\n"));
+        assert_eq!(user.calls(), calls.concat());
+    }
 
     let status = user.run(&["status", "--json"]).await;
     assert_eq!((status.code, document(&status)["file"].as_str()), (Some(0), Some("different")), "{status:?}");
@@ -183,6 +215,51 @@ async fn service_install_fails_when_manager_refuses() {
     let status = user.run(&["status"]).await;
     assert_eq!(status.code, Some(3));
     assert!(status.stdout.contains("failed (failed), last ended with exit code 2"), "{}", status.stdout);
+}
+
+#[tokio::test]
+async fn service_start_fails_when_daemon_ends() {
+    let user = ServiceUser::new();
+    let missing = user.run(&["restart"]).await;
+    assert_eq!((missing.code, user.calls().len()), (Some(1), 0));
+    assert!(missing.stderr.contains("is not installed as a service"), "{}", missing.stderr);
+    assert_eq!(user.run(&["install"]).await.code, Some(0));
+
+    fs::write(user.path("bin/crash"), "").unwrap();
+    for action in ["install", "start", "restart"] {
+        let ended = user.run(&[action]).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+        let reason = "codexd ended after its start (exit code 1), and is started again after a pause.";
+        assert!(ended.stderr.contains(reason), "{}", ended.stderr);
+    }
+    let status = user.run(&["status"]).await;
+    assert!(status.stdout.contains("last ended with exit code 1, is started again"), "{}", status.stdout);
+    fs::remove_file(user.path("bin/crash")).unwrap();
+    user.calls();
+
+    let stopped = user.run(&["stop"]).await;
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert_eq!(user.calls(), [SHOW_VERSION, SHOW, "--user stop codexd.service"]);
+    assert_eq!(user.run(&["status"]).await.code, Some(3));
+    let logs = user.run(&["logs"]).await;
+    assert_eq!(
+        (logs.code, logs.stdout.as_str()),
+        (Some(0), "codexd[4711]: one\ncodexd[4711]: \u{1b}[31mtwo\n")
+    );
+    assert_eq!(user.calls().last().unwrap(), "--user --unit codexd.service --no-pager --lines 200");
+}
+
+#[tokio::test]
+async fn service_is_not_stopped_by_a_command_of_its_own() {
+    let user = ServiceUser::new();
+    for action in ["install", "uninstall", "start", "stop", "restart"] {
+        let mut command = user.command(&[action]);
+        command.env("BAA_CODEXD_INSTANCE", "any");
+        let refused = run_command(command).await;
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+        assert!(refused.stderr.contains("in a terminal of your own"), "{}", refused.stderr);
+    }
+    assert!(user.calls().is_empty() && !user.has_files());
 }
 
 #[tokio::test]
