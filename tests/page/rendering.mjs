@@ -22,6 +22,12 @@ fn main() {} // <b>
 
 [file](src/a.rs:4) [bad](javascript:alert(1)) ![image](https://example.com/x.png) <img src=x onerror=alert(1)> &lt; ada@example.com
 - [x] done
+
+[later][1]
+
+[1]: https://example.com/later
+
+[again][1]
 `;
 
 const update = "@@ -7,3 +7,3 @@ fn main\n keep\n-let old = call(1);\n+let new = call(1);\n keep\n";
@@ -102,7 +108,7 @@ await runTest(async (page) => {
       code: answer.querySelector(".code code").textContent,
       colours: answer.querySelector(".code .code-kwd").textContent,
       plainCode: texts(".agent p code"),
-      paragraph: [...answer.querySelectorAll("p")].at(-1).textContent,
+      paragraph: [...answer.querySelectorAll("p")].at(-3).textContent,
       explored: texts(".explored summary"),
       commands: texts(".item.command .command-line"),
       outputs: texts(".output"),
@@ -119,7 +125,7 @@ await runTest(async (page) => {
   assert.equal(drawn.nested, "b");
   assert.equal(drawn.cell, "docs");
   const rel = "noreferrer noopener";
-  assert.deepEqual(drawn.links, [["https://example.com/", rel, "docs"], ["https://example.com/x.png", rel, "Image: image"], ["mailto:ada@example.com", rel, "ada@example.com"]]);
+  assert.deepEqual(drawn.links, [["https://example.com/", rel, "docs"], ["https://example.com/x.png", rel, "Image: image"], ["mailto:ada@example.com", rel, "ada@example.com"], ["https://example.com/later", rel, "later"], ["https://example.com/later", rel, "again"]]);
   assert.equal(drawn.code, "fn main() {} // <b>");
   assert.equal(drawn.colours, "fn");
   assert.deepEqual(drawn.plainCode, ["file", "bad"]);

@@ -244,7 +244,7 @@ function drawHeld() {
   const held = sessions.current?.held ?? null;
   show(byId("held"), held !== null);
   if (held === null) return;
-  const until = held.until ? ` A turn is tried at ${futureTime(held.until)}.` : "";
+  const until = held.until ? ` A turn is tried at ${minuteTime(held.until)}.` : "";
   const next = held.automatic ? " The queue resumes automatically when the cause is gone." : "";
   byId("held-text").textContent = `The queue is held. ${held.reason}${until}${next}`;
 }
@@ -299,7 +299,7 @@ function queueItem(turn) {
   if (!turn.notBefore) return make("li", {}, make("span", { text: summary }), takeBack);
   const start = make("button", { type: "button", "aria-label": `Start now: ${summary}`, text: "Start now" });
   start.onclick = () => run(start, () => callApi(`${path}/resume`, { body: { queueId: turn.queueId } }));
-  const time = make("time", { datetime: turn.notBefore, text: `not before ${futureTime(turn.notBefore)}` });
+  const time = make("time", { datetime: turn.notBefore, text: `not before ${minuteTime(turn.notBefore)}` });
   return make("li", {}, make("span", { text: summary }), time, start, takeBack);
 }
 

@@ -359,12 +359,12 @@ function trustText({ trust, leftOut, unreadable }) {
 const EVENTS = lookupTable({
   "session.created": (it, detail, event) => {
     it.settings = settingsOfSession(detail);
-    it.addNote(`Session created at ${clock(event.createdAt)}`);
+    it.addNote(`Session created at ${minuteTime(event.createdAt)}`);
     runInNextFrame(drawSettings);
   },
   "session.resumed": (it, detail, event) => {
     it.settings = settingsOfSession(detail);
-    it.addNote(`Thread resumed at ${clock(event.createdAt)}`);
+    it.addNote(`Thread resumed at ${minuteTime(event.createdAt)}`);
     runInNextFrame(drawSettings);
   },
   "session.recreated": (it) => it.addNote("The session has a new thread, because the previous one never had a turn."),

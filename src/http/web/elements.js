@@ -60,8 +60,8 @@ function shortTime(time) {
 
 const hourText = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
-// The time of a moment to come, to the minute: 14:05, Mon 1 Dec 09:00.
-function futureTime(time) {
+// The time of a moment, to the minute: 14:05, Mon 1 Dec 09:00.
+function minuteTime(time) {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return "";
   const isToday = date.toDateString() === new Date().toDateString();

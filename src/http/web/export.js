@@ -15,7 +15,7 @@ function sessionFiles(it) {
   return [...files.values()].map((versions) => {
     const [first, last] = [versions[0], versions.at(-1)];
     if (versions.length === 1) return last;
-    const lines = versions.flatMap(({ turn, lines: own }) => [{ kind: "turn", text: `Turn of ${shortClock(turn.startedAt)}` }, ...own]);
+    const lines = versions.flatMap(({ turn, lines: own }) => [{ kind: "turn", text: `Turn of ${minuteTime(turn.startedAt)}` }, ...own]);
     const kind = last.kind !== "delete" && first.kind === "add" ? "add" : last.kind;
     return { ...last, kind, from: kind === "rename" ? last.from : null, lines, added: sum(versions, "added"), removed: sum(versions, "removed") };
   });
@@ -26,7 +26,7 @@ function drawSessionSums() {
   const files = conversation === null ? [] : sessionFiles(conversation);
   const button = byId("show-changes");
   show(button, files.length > 0);
-  if (files.length > 0) button.replaceChildren(countText(files), " ", sumsOf(files));
+  if (files.length > 0) button.replaceChildren(make("span", { class: "count", text: countText(files) }), " ", sumsOf(files));
 }
 
 function openSessionChanges() {

@@ -101,7 +101,7 @@ function drawLimit() {
   const [highest] = [primary, secondary].filter(Boolean).sort((a, b) => b.usedPercent - a.usedPercent);
   const isHigh = (highest?.usedPercent ?? 0) >= HIGH_USE_PERCENT;
   // The app-server's form: minutes, and seconds since 1970.
-  const resets = highest?.resetsAt ? `, resets ${futureTime(highest.resetsAt * 1_000)}` : "";
+  const resets = highest?.resetsAt ? `, resets ${minuteTime(highest.resetsAt * 1_000)}` : "";
   setText(byId("limit"), isHigh ? `${windowName(highest.windowDurationMins ?? null)} ${Math.round(highest.usedPercent)} % used${resets}` : "");
 }
 
@@ -167,7 +167,7 @@ function windowName(minutes) {
 
 function limitItem(limit, name) {
   const title = [name, windowName(limit.windowMinutes)].filter(Boolean).join(", ");
-  const resets = limit.resetsAt === null ? "" : `, resets ${futureTime(limit.resetsAt)}`;
+  const resets = limit.resetsAt === null ? "" : `, resets ${minuteTime(limit.resetsAt)}`;
   return make("li", {}, make("span", { text: title }), make("meter", { min: 0, max: 100, high: HIGH_USE_PERCENT, optimum: 0, value: limit.usedPercent, "aria-label": title }), make("span", { class: "faint", text: `${limit.usedPercent} % used${resets}` }));
 }
 

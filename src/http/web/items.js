@@ -10,13 +10,7 @@ const textOf = (content) => (content ?? []).map((part) => part.text ?? `[${part.
 const shortUrl = (url) => (/^(data|codexd-attachment):/.test(url ?? "") ? "" : url);
 
 // The time of a part; nothing if it is not known.
-const timeElement = (at) => (at === null ? "" : make("time", { class: "faint", datetime: at, title: new Date(at).toLocaleString(), text: shortClock(at) }));
-
-function shortClock(at) {
-  const date = new Date(at);
-  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
-}
+const timeElement = (at) => (at === null ? "" : make("time", { class: "faint", datetime: at, title: new Date(at).toLocaleString(), text: minuteTime(at) }));
 
 const preciseDuration = (milliseconds) => (milliseconds < 10_000 ? `${(milliseconds / 1_000).toFixed(1)} s` : durationText(Math.floor(milliseconds / 1_000)));
 
@@ -135,11 +129,12 @@ class CommandPart {
 
 const hasFailed = (item) => item.status === "failed" || (item.exitCode ?? 0) !== 0;
 
-// The command without the shell that runs it. Codex gives it; the shell of a list of commands is removed here.
+// The command without the shell that runs it. For a shell whose quoting is not known here, Codex may have found it.
 function commandText(item) {
+  const command = item.command ?? "";
+  const script = scriptOf(command);
   const actions = item.commandActions ?? [];
-  if (actions.length === 1 && actions[0].command) return actions[0].command;
-  return scriptOf(item.command ?? "");
+  return script === command && actions.length === 1 ? (actions[0].command ?? command) : script;
 }
 
 // The script of a command such as `/bin/bash -lc 'SCRIPT'`, or the whole command. Only quoting that is understood is undone.
@@ -243,11 +238,28 @@ class FileChangesPart {
   }
 }
 
-// Any other item: its type and its fields as JSON.
+// What other items are about, as one line; the type of an item that is not known.
+const OTHER_TITLES = lookupTable({
+  mcpToolCall: (item) => `Tool ${item.server}: ${item.tool}`,
+  dynamicToolCall: (item) => `Tool ${item.tool}`,
+  webSearch: (item) => `Searched the web${item.query ? `: ${item.query}` : ""}`,
+  imageView: (item) => `Looked at ${relativePath(String(item.path))}`,
+  contextCompaction: () => "The context was compacted",
+  enteredReviewMode: (item) => `Review: ${item.review}`,
+  exitedReviewMode: () => "The review ended",
+});
+
+function otherTitle(item) {
+  const state = { inProgress: " …", failed: " (failed)", declined: " (declined)" }[item.status] ?? "";
+  return escapeInvisible(`${OTHER_TITLES[item.type]?.(item) ?? item.type}${state}`);
+}
+
+// Any other item: a line, and its fields as JSON.
 class OtherPart {
   constructor(type) {
     this.container = make("pre", {});
-    this.element = make("details", { class: "item other" }, make("summary", { text: type }), this.container);
+    this.title = make("summary", { text: type });
+    this.element = make("details", { class: "item other" }, this.title, this.container);
     this.text = new GrowingText(this.container, MAX_OTHER_CHARS);
   }
 
@@ -256,6 +268,7 @@ class OtherPart {
   }
 
   update(item) {
+    setText(this.title, otherTitle(item));
     this.text.replace(formatPlain(item));
   }
 }

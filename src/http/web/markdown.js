@@ -21,11 +21,13 @@ const LANGUAGE_NAMES = lookupTable({
   dockerfile: "docker", makefile: "make", svg: "xml", jsonc: "json", postgres: "sql", postgresql: "sql", scss: "css",
 });
 
-// The blocks of a text as tokens. A block that the lexer cannot handle at a bounded cost has the type "plain".
-function markdownBlocks(text) {
+// The blocks of a text as tokens; `links` has the addresses that blocks before it define, and gets those of this text. A
+// block that the lexer cannot handle at a bounded cost has the type "plain".
+function markdownBlocks(text, links) {
   const plain = (raw) => ({ type: "plain", raw });
   if (NESTED_TOO_DEEPLY.test(text)) return [plain(text)];
   const lexer = new Marked.Lexer();
+  lexer.tokens.links = links;
   try {
     const blocks = lexer.blockTokens(text, []);
     for (const { src, tokens } of lexer.inlineQueue) {
@@ -235,6 +237,7 @@ class MarkdownText extends RedrawnText {
     this.done = [];
     this.tail = [];
     this.levels = [];
+    this.links = Object.create(null);
     this.shownFrom = 0;
     // From a block that is too long, the text is plain.
     this.plain = null;
@@ -271,7 +274,7 @@ class MarkdownText extends RedrawnText {
     // Text that would be removed at once is not drawn.
     const excess = this.whole.length - this.limit;
     if (this.done.length === 0 && excess > this.tailStart) this.shownFrom = this.tailStart = excess;
-    const blocks = markdownBlocks(this.whole.slice(this.tailStart));
+    const blocks = markdownBlocks(this.whole.slice(this.tailStart), this.links);
     // The lexer may count a blank at the end of a list differently; then all blocks are drawn again.
     const length = blocks.reduce((sum, token) => sum + token.raw.length, 0);
     const last = length === this.whole.length - this.tailStart ? lastBlockAt(blocks) : 0;

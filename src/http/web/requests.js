@@ -82,7 +82,9 @@ function decisionText(decision, request = null) {
 
 function buttonClass(decision) {
   if (decision === "accept") return "main";
-  return decision === "decline" || decision === "cancel" ? "danger" : "";
+  if (decision === "decline" || decision === "cancel") return "danger";
+  // What a rule allows is a long text.
+  return typeof decision === "string" ? "" : "long";
 }
 
 // What allows stands first and "cancel" last, whatever the order of Codex is.
@@ -131,7 +133,7 @@ function makeCard(request) {
     const send = () => answerRequest(card, request, () => ({ result: form.read() }));
     card.buttons.unshift(make("button", { type: "button", class: "main", text: "Answer", onclick: send }));
   }
-  card.body = make("div", {}, ...requestDetails(request));
+  card.body = make("div", { class: "request-body" }, ...requestDetails(request));
   card.element = make(
     "article",
     { class: "request", tabindex: "-1", "aria-labelledby": titleId },
@@ -140,7 +142,7 @@ function makeCard(request) {
     ...(form?.fields ?? []),
     card.problem,
     make("div", { class: "row decisions" }, ...card.buttons),
-    make("p", { class: "faint", text: request.expiresAt ? `Declined automatically at ${clock(request.expiresAt)}.` : "" }),
+    make("p", { class: "faint", text: request.expiresAt ? `Declined automatically at ${minuteTime(request.expiresAt)}.` : "" }),
   );
   return card;
 }
