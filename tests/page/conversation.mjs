@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { callApi, openPage, runTest, restart, messageTextInLog, messageTextOnPage, waitUntil, workspace } from "./browser.mjs";
 
 // The text that the offline model sends for `mock:deltas=N`.
@@ -37,7 +37,7 @@ await runTest(
     ]);
     assert.match(await page.textContent(".request"), /made\.txt new file\s*\+1\s*\+hello from mock-model/);
     assert.equal(await page.textContent(".session .badge"), "asks");
-    assert.equal(await page.title(), "(1) Look at it. mock:plan mock:reasoning mock:shell=[echo seen]…: Change these files? – codexd");
+    assert.equal(await page.title(), `(1) ${basename(workspace)}: Change these files? – codexd`);
     assert.equal(await page.textContent("#waiting"), "1 waits");
     await page.click('.request button:has-text("Allow") >> nth=0');
     await waitUntil(page, () => document.querySelectorAll('.turn-status[data-state="completed"]').length === 2);

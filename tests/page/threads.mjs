@@ -9,7 +9,7 @@ await runTest(async (page) => {
   await callApi("/v1/codexd/turn?wait=20", body);
   await openPage(page);
   await page.click("#threads-pane summary");
-  const open = '#threads button:has-text("Open")';
+  const open = "#threads button";
   await page.waitForSelector(open);
   assert.deepEqual(await page.$$eval("#threads .name", (all) => all.map((one) => one.textContent)), [body.input]);
   // The session that has the thread is used.

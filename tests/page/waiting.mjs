@@ -1,6 +1,7 @@
 // Requests, sessions and messages around the conversation: what waits, the list, the menu, the message field.
 
 import assert from "node:assert/strict";
+import { basename } from "node:path";
 import { callApi, checkAxe, newSession, openPage, runTest, waitUntil, url, workspace } from "./browser.mjs";
 
 const OLD_SESSIONS = 120;
@@ -36,7 +37,7 @@ await runTest(async (page) => {
   assert.equal((await page.$$(".session")).length, 100);
   assert.equal(await page.textContent("#sessions li:first-child"), "Asks");
   assert.equal((await rowNames(page))[0], "The oldest ask=command");
-  assert.equal(await page.title(), "(1) The oldest ask=command: Run touch? – codexd");
+  assert.equal(await page.title(), `(1) ${basename(workspace)}: Run touch? – codexd`);
   assert.ok((await page.getAttribute("#icon", "href")).includes("circle"));
   await page.keyboard.press("Alt+KeyR");
   await waitUntil(page, () => document.activeElement.matches(".request"));

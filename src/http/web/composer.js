@@ -95,6 +95,7 @@ const doesEnterSend = () => (localStorage.getItem(ENTER_NAME) ?? (matchMedia("(p
 
 function drawEnter() {
   byId("enter-sends").checked = doesEnterSend();
+  byId("send").title = doesEnterSend() ? "Enter" : "Ctrl Enter";
   setText(byId("enter-text"), doesEnterSend() ? "The same as Ctrl Enter; Shift Enter begins a line" : "Begins a line");
 }
 

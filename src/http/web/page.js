@@ -191,14 +191,17 @@ function onKey(event) {
   }
 }
 
-// Closes the menu, or interrupts the running turn, but not from a field other than the message.
+// Closes the menu, or interrupts the running turn: from the message or the conversation, not from another field.
 function onEscape(event) {
   if (!byId("menu").hidden) {
     toggleMenu(false);
     byId("show-menu").focus();
-  } else if (!event.repeat && (event.target.id === "prompt" || !isField(event.target)) && !byId("interrupt").disabled) {
-    interrupt();
+    return;
   }
+  const { target } = event;
+  const isInPane = target === document.body || (target.closest("#pane") !== null && target.closest(".request") === null);
+  const isElsewhere = !isInPane || (isField(target) && target.id !== "prompt");
+  if (!event.repeat && !isElsewhere && !byId("interrupt").disabled) interrupt();
 }
 
 function onPromptKey(event) {

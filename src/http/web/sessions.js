@@ -122,6 +122,9 @@ function stateOf(record) {
 
 const STATES = { closed: "closed", archived: "archived", asking: "asks", running: "running", held: "held", idle: "idle" };
 
+// A held queue is tried again by itself at a time that is known for some causes.
+const stateText = (record, state) => (state === "held" && record.held.until ? `held until ${futureTime(record.held.until)}` : STATES[state]);
+
 const nameOf = (record) => record.title || baseName(record.cwd) || record.sessionId;
 
 function makeRow(record) {
@@ -131,7 +134,7 @@ function makeRow(record) {
     about: make("span", { class: "faint about" }),
     state: make("span", { class: "badge" }),
   };
-  row.button = make("button", { type: "button", class: "session", onclick: () => openSession(record.sessionId) }, row.name, row.time, row.about, row.state);
+  row.button = make("button", { type: "button", class: "session-row session", onclick: () => openSession(record.sessionId) }, row.name, row.time, row.about, row.state);
   row.item = make("li", {}, row.button);
   return row;
 }
@@ -145,7 +148,7 @@ function drawRow(row, record) {
   setText(row.about, [record.title ? baseName(record.cwd) : "", record.model].filter(Boolean).join(" · "));
   row.button.title = record.cwd ?? "";
   show(row.state, state !== "idle");
-  setText(row.state, STATES[state]);
+  setText(row.state, stateText(record, state));
   row.state.dataset.state = state;
   if (record.sessionId === sessions.chosen) row.button.setAttribute("aria-current", "page");
   else row.button.removeAttribute("aria-current");
@@ -225,7 +228,7 @@ function drawSessionHead() {
   const state = stateOf(record);
   setText(byId("session-title"), nameOf(record));
   setText(byId("session-about"), [record.cwd, record.model].filter(Boolean).join(" · "));
-  setText(byId("session-state"), STATES[state]);
+  setText(byId("session-state"), stateText(record, state));
   byId("session-state").dataset.state = state;
   byId("session-about").title = record.sessionId;
   drawComposer();

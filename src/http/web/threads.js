@@ -25,11 +25,15 @@ async function readThreads(isFirst) {
 }
 
 function threadRow(thread) {
-  const title = thread.title ?? thread.threadId;
-  const name = make("span", { class: "name", text: title });
-  const about = make("span", { class: "faint directory", text: [thread.cwd, shortTime(thread.updatedAt)].filter(Boolean).join(" · ") });
-  const button = make("button", { type: "button", "aria-label": `Open ${title}`, text: "Open", onclick: () => openThread(thread, button) });
-  return make("li", {}, make("div", { class: "row" }, name, button), about);
+  const button = make(
+    "button",
+    { type: "button", class: "session-row", title: thread.cwd, onclick: () => openThread(thread, button) },
+    make("span", { class: "name", text: thread.title ?? thread.threadId }),
+    make("time", { class: "faint", datetime: thread.updatedAt, text: shortTime(thread.updatedAt) }),
+    make("span", { class: "faint about", text: baseName(thread.cwd) }),
+    make("span", { class: "badge", hidden: thread.sessionId === null, text: "session" }),
+  );
+  return make("li", {}, button);
 }
 
 // Opens the session that has the thread, or a new one.

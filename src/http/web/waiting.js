@@ -35,10 +35,12 @@ function shortTitleOf(request) {
   return isCommand && command ? `Run ${escapeInvisible(baseName(command.trim().split(/\s/)[0]))}?` : titleOf(request);
 }
 
-const sessionNameOf = (request) => {
+// The name of the session or, with `isShort`, of its directory: a tab has room for a few words.
+function sessionNameOf(request, isShort) {
   const record = sessions.get(request.sessionId);
-  return record ? escapeInvisible(nameOf(record)) : "Codex";
-};
+  if (record === null) return "Codex";
+  return escapeInvisible((isShort && baseName(record.cwd)) || nameOf(record));
+}
 
 function drawWaiting() {
   const waiting = [...requests.pending.values()];
@@ -47,7 +49,7 @@ function drawWaiting() {
   show(byId("waiting"), count > 0);
   const record = sessions.current;
   const name = record ? `${escapeInvisible(nameOf(record))} – codexd` : "codexd";
-  const title = count > 0 ? `(${count}) ${sessionNameOf(waiting[0])}: ${shortTitleOf(waiting[0])} – codexd` : name;
+  const title = count > 0 ? `(${count}) ${sessionNameOf(waiting[0], true)}: ${shortTitleOf(waiting[0])} – codexd` : name;
   if (document.title !== title) document.title = title;
   const icon = byId("icon");
   const wanted = count > 0 ? icon.dataset.waiting : icon.dataset.plain;
@@ -76,7 +78,7 @@ async function toggleNotify() {
 function notifyOf(request) {
   if (!document.hidden || !isNotifying()) return;
   try {
-    const shown = new Notification(`${sessionNameOf(request)}: ${shortTitleOf(request)}`, { body: titleOf(request), tag: request.requestId });
+    const shown = new Notification(`${sessionNameOf(request, false)}: ${shortTitleOf(request)}`, { body: titleOf(request), tag: request.requestId });
     shown.onclick = () => {
       window.focus();
       if (requests.pending.has(request.requestId)) goToRequest(request);
