@@ -143,6 +143,9 @@ pub struct FollowArguments {
     /// Print events of this session only; "last" is the most recently used one in this directory
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub session: Option<String>,
+    /// Print events instead of the conversation, also on a terminal; they are printed with --type and --json, too
+    #[arg(long)]
+    pub events: bool,
     /// Print only events whose type starts with TYPE; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
     pub types: Vec<String>,

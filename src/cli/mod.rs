@@ -26,8 +26,8 @@ pub use arguments::{
 pub use clap_complete::Shell;
 pub use client::{
     AppServerAction, AppServerArguments, ApproveArguments, AskArguments, CallArguments, ClientArguments,
-    CloseArguments, DeclineArguments, GoalArguments, HookAction, HooksArguments, RevertArguments,
-    ReviewArguments, ShowArguments, ThreadsArguments,
+    CloseArguments, DeclineArguments, FollowArguments, GoalArguments, HookAction, HooksArguments,
+    RevertArguments, ReviewArguments, ShowArguments, ThreadsArguments,
 };
 pub use exit::CliExit;
 pub use help::{completions, version};

@@ -1,27 +1,28 @@
-//! `codexd follow`: prints events as they occur, across daemon restarts.
+//! `codexd follow`: prints events as they occur, across daemon restarts; on a terminal, the conversation that they are.
 
 use std::io::{ErrorKind, stdout};
 use std::process::ExitCode;
 
+use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::api::list;
+use super::conversation::Conversation;
 use super::failure::Failure;
 use super::names::{current_or_named_directory, find_session};
 use super::output;
 use super::terminal::{BAD, FAINT, WAITING, sanitize_for_terminal, truncate_end};
+use crate::cli::FollowArguments;
 use crate::client::{EventFilter, EventStream, StreamItem, newest_cursor};
 use crate::codex::protocol::values::TURN_COMPLETED;
 use crate::commands::context::CommandContext;
 use crate::commands::format;
 
-pub(crate) async fn run(
-    context: &CommandContext,
-    session: Option<String>,
-    types: Vec<String>,
-    after: Option<String>,
-) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(context: &CommandContext, arguments: FollowArguments) -> Result<ExitCode, Failure> {
+    let FollowArguments { session, events: prints_events, types, after, .. } = arguments;
+    let is_conversation = context.stdout.is_terminal && !context.json && !prints_events && types.is_empty();
     let session_id = match session {
         Some(session) => Some(find_session(context, &session, &current_or_named_directory(None)?).await?),
         None => None,
@@ -32,6 +33,13 @@ pub(crate) async fn run(
     };
     let filter = EventFilter { session_id, types };
     let mut events = EventStream::new(&context.client, filter, cursor, None).open().await?;
+    let mut conversation = match is_conversation {
+        true => {
+            let answer = context.client.get("/v1/codexd/sessions").await?;
+            Some(Conversation::new(context.stdout, TimeZone::system(), list(&answer, "sessions")))
+        }
+        false => None,
+    };
     let mut reader_exit = reader_exit()?;
     loop {
         let item = tokio::select! {
@@ -40,8 +48,12 @@ pub(crate) async fn run(
         };
         match item {
             StreamItem::Event(text) => {
-                let line = if context.json { plain(context, &text) } else { line(context, &text) };
-                match output::write_stdout(&format!("{line}\n")) {
+                let lines = match &mut conversation {
+                    Some(view) => view.lines(&serde_json::from_str(&text).unwrap_or_default()),
+                    None if context.json => plain(context, &text) + "\n",
+                    None => line(context, &text) + "\n",
+                };
+                match output::write_stdout(&lines) {
                     // The reader of stdout has exited.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     written => written

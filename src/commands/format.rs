@@ -251,6 +251,14 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// Formats how long something has run, with as few digits as that takes.
+pub(crate) fn uptime(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        _ => duration(time),
+    }
+}
+
 /// Formats a number with its digits in groups, such as `42,150`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -269,10 +269,12 @@ impl<'a> Writer<'a> {
         match tag {
             TagEnd::Paragraph => {
                 self.flush_inline(self.depth == 0);
+                self.end_final_block("\n\n");
                 self.needs_blank = true;
             }
             TagEnd::Heading(_) => {
                 self.flush_inline(false);
+                self.end_final_block("\n");
                 self.styles.pop();
                 self.needs_blank = true;
             }
@@ -304,6 +306,13 @@ impl<'a> Writer<'a> {
             }
             TagEnd::Image => self.end_link(),
             _ => {}
+        }
+    }
+
+    /// Marks a block as final if the source ends with what ends such a block.
+    fn end_final_block(&mut self, end: &str) {
+        if self.depth == 0 && self.source.ends_with(end) {
+            self.stable = self.lines.len();
         }
     }
 

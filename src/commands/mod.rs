@@ -13,6 +13,7 @@ mod call;
 mod close;
 mod config;
 mod context;
+mod conversation;
 #[expect(
     clippy::disallowed_methods,
     reason = "the path of the program is read before the daemon serves requests"
@@ -32,6 +33,7 @@ mod format;
 )]
 mod hooks;
 mod interrupt;
+mod items;
 mod logging;
 mod login;
 mod markdown;
@@ -151,9 +153,7 @@ pub fn run(command: Command) -> ExitCode {
         }
         Command::Follow(arguments) => {
             let client = arguments.client.clone();
-            run_client_command(&client, async |context| {
-                follow::run(context, arguments.session, arguments.types, arguments.after).await
-            })
+            run_client_command(&client, async |context| follow::run(context, arguments).await)
         }
         Command::Requests(arguments) => run_client_command(&arguments.client, async |context| {
             requests::list(context, arguments.all).await

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::api::{REQUESTS_PATH, list, pending_requests};
@@ -30,7 +31,12 @@ pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode,
     let requests = context.client.get(REQUESTS_PATH).await?;
     let asking: Vec<&Value> = pending_requests(&requests).map(|request| &request["sessionId"]).collect();
     let now = Timestamp::now();
-    let rows: Vec<Vec<String>> = sessions.iter().map(|session| row(session, &asking, now)).collect();
+    let queued = list(&answer, "queued");
+    let row = |session: &Value| {
+        let queued = queued.iter().find(|queued| queued["sessionId"] == session["sessionId"]);
+        row(session, &asking, queued, now)
+    };
+    let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
     let text = match rows.is_empty() {
         true if all => "No sessions.".to_owned(),
         true => "No active sessions.".to_owned(),
@@ -40,15 +46,18 @@ pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
+fn row(session: &Value, asking: &[&Value], queued: Option<&Value>, now: Timestamp) -> Vec<String> {
     let text = |name: &str| session[name].as_str().unwrap_or("-").to_owned();
     let state = match session["status"].as_str() {
-        Some("active") if session["archived"] == true => "archived",
-        Some("active") if asking.contains(&&session["sessionId"]) => "asks",
-        Some("active") if session["currentTurnId"].is_string() => "busy",
-        Some("active") if session["held"].is_object() => "held",
-        Some("active") => "idle",
-        other => other.unwrap_or("-"),
+        Some("active") if session["archived"] == true => "archived".to_owned(),
+        Some("active") if asking.contains(&&session["sessionId"]) => "asks".to_owned(),
+        Some("active") if session["currentTurnId"].is_string() => "busy".to_owned(),
+        Some("active") if session["held"].is_object() => waits(&session["held"]["until"], "held", now),
+        Some("active") => match queued {
+            Some(queued) => waits(&queued["notBefore"], "queued", now),
+            None => "idle".to_owned(),
+        },
+        other => other.unwrap_or("-").to_owned(),
     };
     let last = match session["lastTurnStatus"].as_str() {
         Some(TURN_IN_PROGRESS) => "in progress".to_owned(),
@@ -60,8 +69,18 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
         text("title"),
         text("cwd"),
         text("model"),
-        state.to_owned(),
+        state,
         last,
         age(&session["createdAt"], now),
     ]
+}
+
+/// Until when a session waits, on the clock of the wall; `otherwise` if that is not known or over.
+fn waits(until: &Value, otherwise: &str, now: Timestamp) -> String {
+    let until = until.as_str().and_then(|time| time.parse::<Timestamp>().ok()).filter(|until| *until > now);
+    let Some(until) = until else { return otherwise.to_owned() };
+    let zone = TimeZone::system();
+    let (until, now) = (until.to_zoned(zone.clone()), now.to_zoned(zone));
+    let is_today = until.date() == now.date();
+    format!("waits until {}", until.strftime(if is_today { "%H:%M" } else { "%-d %b %H:%M" }))
 }

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::failure::Failure;
+use super::output::Fact;
 use super::runtime::runtime;
 use super::start::Running;
+use super::terminal::{BAD, GOOD, OutputTarget};
 use super::{demo, output};
 use crate::client::DaemonClient;
 use crate::codex::protocol::values::TURN_COMPLETED;
@@ -57,11 +59,12 @@ pub(crate) fn run(settings: Settings, json: bool) -> Result<ExitCode, Failure> {
             "snapshot": snapshot,
         }))?;
     } else {
-        let rows: Vec<_> = checks
-            .iter()
-            .map(|check| (check.name, format!("{:6}  {}", check.status, check.detail)))
-            .collect();
-        output::print(&output::table(&rows))?;
+        let fact = |check: &Check| {
+            let mark = if check.status == "ok" { ("ok    ", GOOD) } else { ("failed", BAD) };
+            Fact { mark: Some(mark), ..Fact::plain(check.name, check.detail.clone()) }
+        };
+        let facts: Vec<_> = checks.iter().map(fact).collect();
+        output::print(&output::facts(&OutputTarget::stdout(), &facts))?;
         let result = if ok { "smoke passed" } else { "smoke failed" };
         output::print(&format!("{result} in {milliseconds} ms"))?;
     }

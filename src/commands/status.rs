@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anstyle::Style;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::APP_SERVER_PATH;
+use super::api::{APP_SERVER_PATH, REQUESTS_PATH, pending_requests};
 use super::failure::{EXIT_NO_DAEMON, Failure};
-use super::format::account_text;
-use super::output;
+use super::format::{self, account_text};
+use super::output::{self, Fact};
 use super::runtime::runtime;
+use super::terminal::{BAD, OutputTarget, WAITING};
 use crate::client::{ClientError, DaemonClient};
 use crate::config::Config;
 use crate::storage;
@@ -23,9 +27,12 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
                 status["running"] = true.into();
                 output::print_json(&status)?;
             } else {
-                // A daemon that does not know its account still has a status.
-                let app_server = runtime()?.block_on(client.get(APP_SERVER_PATH)).unwrap_or_default();
-                output::print(&output::table(&running(&status, &app_server["appServer"]["account"])))?;
+                // A daemon that does not know its account or its requests still has a status.
+                let runtime = runtime()?;
+                let read = |path| runtime.block_on(client.get(path)).unwrap_or_default();
+                let waiting = pending_requests(&read(REQUESTS_PATH)).count();
+                let facts = running(&status, &read(APP_SERVER_PATH)["appServer"]["account"], waiting);
+                output::print(&output::facts(&OutputTarget::stdout(), &facts))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -104,19 +111,22 @@ fn snapshot(config: &Config) -> Value {
     })
 }
 
-fn running(status: &Value, account: &Value) -> Vec<(&'static str, String)> {
+fn running(status: &Value, account: &Value, waiting: usize) -> Vec<Fact<'static>> {
     let (service, snapshot) = (&status["service"], &status["snapshot"]);
     let daemon = &snapshot["daemon"];
     let paths = &snapshot["config"]["paths"];
     let codex = &service["codex"];
     let is_well = matches!(codex["state"].as_str(), None | Some("ready"));
-    let turns = match service["ready"].as_bool() {
-        Some(true) if is_well => "accepted".to_owned(),
-        Some(true) => "fail in the current state of Codex".to_owned(),
-        _ => format!("rejected: {}", text(&service["notReadyReason"])),
+    let (turns, turns_style) = match service["ready"].as_bool() {
+        Some(true) if is_well => ("accepted".to_owned(), Style::new()),
+        Some(true) => ("fail in the current state of Codex".to_owned(), BAD),
+        _ => (format!("rejected: {}", text(&service["notReadyReason"])), BAD),
     };
+    let started: Option<Timestamp> = daemon["startedAt"].as_str().and_then(|time| time.parse().ok());
+    let seconds = started.map_or(0, |time| Timestamp::now().as_second().saturating_sub(time.as_second()));
+    let up = format::uptime(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     let mut rows = vec![
-        ("codexd", format!("running, PID {}, since {}", text(&daemon["pid"]), text(&daemon["startedAt"]))),
+        ("codexd", format!("up {up}, PID {}", text(&daemon["pid"]))),
         ("version", text(&snapshot["config"]["version"])),
         ("address", text(&service["resolvedBaseUrl"])),
         (
@@ -128,12 +138,26 @@ fn running(status: &Value, account: &Value) -> Vec<(&'static str, String)> {
         ("account", account_text(account)),
         ("turns", turns),
         ("sessions", sessions(&snapshot["sessionRegistry"])),
-        ("logs", text(&paths["logsDir"])),
-        ("state", text(&paths["stateDir"])),
     ];
+    let requests = match waiting {
+        0 => None,
+        1 => Some("1 request of Codex; see it with: codexd requests".to_owned()),
+        count => Some(format!("{count} requests of Codex; see them with: codexd requests")),
+    };
+    rows.extend(requests.map(|requests| ("waiting", requests)));
+    rows.extend([("logs", text(&paths["logsDir"])), ("state", text(&paths["stateDir"]))]);
     let notes = codex["notes"].as_array().into_iter().flatten();
     rows.extend(notes.map(|note| ("note", text(note))));
-    rows
+    let mut facts: Vec<_> = rows.into_iter().map(|(name, value)| Fact::plain(name, value)).collect();
+    for fact in &mut facts {
+        fact.style = match fact.name {
+            "turns" => turns_style,
+            "codex" if !is_well => BAD,
+            "waiting" | "note" => WAITING,
+            _ => Style::new(),
+        };
+    }
+    facts
 }
 
 /// Describes the state of Codex with the daemon's message and the command that fixes it.

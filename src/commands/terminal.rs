@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::config::no_color;
+
 /// The width of a terminal that does not report one, in columns.
 const DEFAULT_WIDTH: usize = 80;
 /// The height of such a terminal, in lines.
@@ -55,10 +57,20 @@ impl OutputTarget {
         }
     }
 
+    /// stdout, with the user's preference of colors.
+    pub(crate) fn stdout() -> Self {
+        Self::of(&std::io::stdout(), no_color())
+    }
+
     /// A terminal of this width.
     #[cfg(test)]
     pub(crate) fn terminal(width: usize, has_colors: bool) -> Self {
         Self { is_terminal: true, has_colors, width: Some(width), rows: DEFAULT_ROWS }
+    }
+
+    /// The same output for text that is indented by some columns.
+    pub(crate) fn indented(&self, columns: usize) -> Self {
+        Self { width: self.width.map(|width| width.saturating_sub(columns)), ..*self }
     }
 
     /// Whether text can have styles.

@@ -132,3 +132,12 @@ impl Wrapper {
 pub(crate) fn paint_line(screen: &OutputTarget, pieces: &[Span]) -> String {
     pieces.iter().map(|piece| screen.paint(piece.style, &piece.text)).collect()
 }
+
+/// Wraps sanitized text; every line but the first is indented by `indent` columns.
+pub(crate) fn wrap_indented(text: &str, width: Option<usize>, indent: usize) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let lines = wrap(&[Span { text: text.to_owned(), style: Style::new() }], width.saturating_sub(indent));
+    let lines: Vec<String> =
+        lines.iter().map(|line| line.pieces.iter().map(|piece| piece.text.as_str()).collect()).collect();
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}

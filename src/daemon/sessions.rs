@@ -32,6 +32,7 @@ use crate::daemon::turns::corrections::read_turns;
 use crate::ids::{SessionId, ThreadId};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State};
 use crate::time::rfc3339_now;
+use crate::timestamp::Timestamp;
 
 /// What a session is created from; absent values are left to the app-server.
 #[derive(Debug, Clone, Default)]
@@ -122,6 +123,19 @@ impl Sessions {
     /// All sessions, oldest first.
     pub fn list(&self) -> Vec<Arc<Session>> {
         self.core.state().sessions.iter().cloned().collect()
+    }
+
+    /// The sessions in which turns are queued; each with the number of its turns and the time at which the first one may
+    /// start, `None` if that is now.
+    pub fn queued(&self) -> Vec<(SessionId, usize, Option<Timestamp>)> {
+        let state = self.core.state();
+        let queued = state.private.queued_sessions().map(|session_id| {
+            let times: Vec<_> = state.private.queue(session_id).map(|turn| turn.not_before.clone()).collect();
+            let all: Option<Vec<Timestamp>> = times.iter().cloned().collect();
+            let first = all.and_then(|times| times.into_iter().min_by_key(|time| time.time()));
+            (session_id.clone(), times.len(), first)
+        });
+        queued.collect()
     }
 
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<SessionId, DaemonError> {

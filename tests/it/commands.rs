@@ -238,7 +238,7 @@ async fn invalid_settings_print_one_sentence_and_change_nothing() {
     for (arguments, expected) in [
         (["--nonsense"].as_slice(), "--nonsense"),
         (&["begin"], "begin"),
-        (&["exec"], "exec"),
+        (&["execute"], "execute"),
         (&["--mode", "exec"], "app-server is the only mode"),
         (&["--server-strategy", "maybe"], "spawn, shared or external"),
         (&["--server-strategy", "external"], "--server-endpoint"),

@@ -6,12 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::codex::protocol::items;
 use crate::commands::format;
-use crate::commands::patch::{FileChange, LineCounts, diff_totals, totals_text};
-use crate::commands::terminal::{
-    BAD, FAINT, OutputTarget, display_width, sanitize_for_terminal, truncate_end,
-};
+use crate::commands::items::outcome_lines;
+use crate::commands::patch::{LineCounts, diff_totals, totals_text};
+use crate::commands::terminal::OutputTarget;
 
 /// What a turn does now, and what it has used and changed.
 #[derive(Debug)]
@@ -58,29 +56,10 @@ impl Activity {
         }
     }
 
-    /// An item has ended. Returns a line for a command, a tool or a search, and one for each file of a patch.
+    /// An item has ended. Returns the lines about it.
     pub(super) fn end_item(&mut self, item: &Value, screen: &OutputTarget) -> Vec<String> {
         self.running.retain(|(id, ..)| item["id"] != **id);
-        let outcome = format::item_outcome(item);
-        let time = item["durationMs"].as_u64().map(Duration::from_millis);
-        let time = time.filter(|time| time.as_secs() > 0).map(format::duration);
-        let suffix: Vec<String> = outcome.iter().cloned().chain(time).collect();
-        let suffix = suffix.iter().map(|part| format!(" · {part}")).collect::<String>();
-        let texts = match item["type"].as_str() {
-            Some(items::FILE_CHANGE) => {
-                let changes = FileChange::all(&item["changes"]);
-                changes.iter().map(|change| change.summary(self.cwd())).collect()
-            }
-            _ => Vec::from_iter(format::item_for_person(item)),
-        };
-        let (mark, style) = if outcome.is_some() { ("✗", BAD) } else { ("✓", FAINT) };
-        let line = |text: &String| {
-            let width = screen.width.unwrap_or(usize::MAX);
-            let text =
-                truncate_end(&sanitize_for_terminal(text), width.saturating_sub(2 + display_width(&suffix)));
-            screen.paint(style, &format!("{mark} {text}{suffix}"))
-        };
-        texts.iter().map(line).collect()
+        outcome_lines(item, self.cwd(), screen)
     }
 
     /// Takes the tokens that the thread has used so far, in Codex's form.

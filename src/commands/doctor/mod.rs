@@ -14,8 +14,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output;
+use super::output::{self, Fact};
 use super::runtime::runtime;
+use super::terminal::{BAD, GOOD, OutputTarget, WAITING};
 use crate::config::Config;
 use check::{Check, CheckStatus};
 
@@ -27,8 +28,9 @@ pub(crate) fn run(config: Config, json: bool) -> Result<ExitCode, Failure> {
     if json {
         output::print_json(&json!({ "ok": failed == 0, "checks": checks }))?;
     } else {
-        let rows: Vec<_> = checks.iter().map(|check| (check.name, check_text(check))).collect();
-        output::print(&output::table(&rows))?;
+        let screen = OutputTarget::stdout();
+        let facts: Vec<_> = checks.iter().map(fact).collect();
+        output::print(&output::facts(&screen, &facts))?;
         output::print(&match (failed, warned) {
             (0, 0) => "All checks passed.".to_owned(),
             _ => format!("{failed} failed, {warned} {}.", if warned == 1 { "warning" } else { "warnings" }),
@@ -37,16 +39,14 @@ pub(crate) fn run(config: Config, json: bool) -> Result<ExitCode, Failure> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn check_text(check: &Check) -> String {
-    let status = match check.status {
-        CheckStatus::Ok => "ok  ",
-        CheckStatus::Warn => "warn",
-        CheckStatus::Fail => "fail",
+fn fact(check: &Check) -> Fact<'_> {
+    let mark = match check.status {
+        CheckStatus::Ok => ("ok  ", GOOD),
+        CheckStatus::Warn => ("warn", WAITING),
+        CheckStatus::Fail => ("fail", BAD),
     };
-    match &check.advice {
-        Some(advice) => format!("{status}  {} {advice}", check.detail),
-        None => format!("{status}  {}", check.detail),
-    }
+    let advice = check.advice.iter().map(|advice| format!(" {advice}")).collect::<String>();
+    Fact { mark: Some(mark), ..Fact::plain(check.name, format!("{}{advice}", check.detail)) }
 }
 
 async fn check(config: &Arc<Config>) -> Vec<Check> {

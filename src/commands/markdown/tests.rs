@@ -41,8 +41,10 @@ fn stream_returns_lines_as_soon_as_they_are_final() {
     assert_eq!(stream.push("\n\n```\nx = 1\ny ="), "• b\n• c\n\n    x = 1\n");
     assert_eq!(stream.push(" 2\nz"), "    y = 2\n");
     assert_eq!(stream.finish(), "    z\n");
-    assert_eq!(stream.push("next\n\n"), "");
-    assert_eq!(stream.finish(), "next\n");
+    assert_eq!(stream.push("# A\n"), "A\n");
+    assert_eq!(stream.push("next\n"), "");
+    assert_eq!(stream.push("\n"), "\nnext\n");
+    assert_eq!(stream.finish(), "");
 }
 
 #[test]

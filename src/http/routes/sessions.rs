@@ -22,11 +22,27 @@ use crate::http::queries::{CloseQuery, Order, SessionQuery};
 use crate::http::{parse, response};
 use crate::ids::SessionId;
 use crate::state::{RequestPolicy, Session, SessionBody};
+use crate::timestamp::Timestamp;
 
 /// Sessions, in the requested order.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct SessionList {
     sessions: Vec<SessionBody>,
+    /// Those of the sessions in which turns are queued; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    queued: Vec<QueuedSession>,
+}
+
+/// A session in which turns are queued.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct QueuedSession {
+    session_id: SessionId,
+    /// How many turns are queued.
+    turns: usize,
+    /// The time before which none of them starts; `null` if there is none.
+    not_before: Option<Timestamp>,
 }
 
 /// One session.
@@ -57,8 +73,14 @@ pub(crate) struct Models {
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let query: SessionQuery = parse::query_of(&uri)?;
     let sessions = query.select(state.daemon.sessions.list())?;
+    let is_listed = |id: &SessionId| sessions.iter().any(|session| session.session_id == *id);
+    let queued = state.daemon.sessions.queued().into_iter();
+    let queued = queued
+        .filter(|(session_id, ..)| is_listed(session_id))
+        .map(|(session_id, turns, not_before)| QueuedSession { session_id, turns, not_before });
+    let queued = queued.collect();
     let sessions = sessions.iter().map(|session| SessionBody::from(&**session)).collect();
-    Ok(response::data(StatusCode::OK, SessionList { sessions }))
+    Ok(response::data(StatusCode::OK, SessionList { sessions, queued }))
 }
 
 impl SessionQuery {

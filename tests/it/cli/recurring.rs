@@ -69,6 +69,8 @@ async fn detached_ask_prints_the_turn_and_resume_queue_starts_it_before_its_time
     let asked = document(&user.run(&arguments).await);
     assert_eq!((&asked["sessionId"], &asked["turnId"]), (&Value::from(&*session_id), &Value::Null));
     let queue_id = text(&asked["queueId"]);
+    let listed = user.run(&["sessions"]).await.stdout;
+    assert!(listed.contains(" waits until "), "{listed}");
     let unknown = user.run(&["resume-queue", &session_id, "--turn", "unknown"]).await;
     assert_eq!(unknown.code, Some(1), "{unknown:?}");
     let resumed = user.run(&["resume-queue", &session_id, "--turn", &queue_id]).await;
