@@ -91,9 +91,9 @@ await runTest(async (page, open) => {
     ${source.join("\n")}
     const sessions = { current: null };
     const kinds = (kind, diff) => [...fileView(fileOfChange({ path: "a", kind: { type: kind }, diff }), true).querySelectorAll(".patch span")].map((line) => line.className);
-    return [kinds("add", "---\\ntitle\\n@@\\n- one\\n"), kinds("update", "--- a/b\\n+++ b/b\\n@@ -1,2 +1,2 @@\\n--- gone\\n+++new\\n same\\n")];
+    return [kinds("add", "---\\ntitle\\n@@\\n- one\\n"), kinds("update", "--- a/b\\n+++ b/b\\n@@ -1,2 +1,2 @@\\n--- gone\\n+++new\\n same\\n"), kinds("update", "-gone\\n+new\\n")];
   })()`);
-  assert.deepEqual(kinds, [["added", "added", "added", "added"], ["removed", "added", "same"]]);
+  assert.deepEqual(kinds, [["added", "added", "added", "added"], ["removed", "added", "same"], ["removed", "added"]]);
   await page.keyboard.type("deltas=3 reasoning command=ls");
   await page.keyboard.press("Control+Enter");
   await completed(page, 2);

@@ -87,6 +87,7 @@ await runTest(async (page) => {
     itemOf(read("b.rs"), session),
     itemOf(command("cargo test", { aggregatedOutput: `${Array.from({ length: 20 }, (_, at) => `\u001b[3${at % 8}mline ${at}\u001b[0m`).join("\r\n")}\n\u001b[3` }), session),
     itemOf(command("false", { status: "failed", exitCode: 1, aggregatedOutput: "1\n2\n3\n4\n5\n6\n7\n8\n9\n" }), session),
+    itemOf(command(`cat <<EOF\n${"x".repeat(5_000)}`, { aggregatedOutput: "y".repeat(5_000_000) }), session),
     itemOf(command("echo 'a b'", { command: `/bin/bash -lc "echo 'a b'"`, commandActions: [] }), session),
     itemOf({ type: "fileChange", changes }, session),
     itemOf({ type: "reasoning", summary: ["**First**\n\ntext", "**Second**\n\nmore"], content: [] }, session),
@@ -131,10 +132,10 @@ await runTest(async (page) => {
   assert.deepEqual(drawn.plainCode, ["file", "bad"]);
   assert.ok(drawn.paragraph.endsWith("<img src=x onerror=alert(1)> < ada@example.com"), drawn.paragraph);
   assert.deepEqual(drawn.explored, ["Read 2 files"]);
-  assert.deepEqual(drawn.commands, ["cat a.rs1.2 s", "cat b.rs1.2 s", "cargo test1.2 s", "falsefailed, exit code 1, 1.2 s", "echo 'a b'1.2 s"]);
+  assert.deepEqual(drawn.commands, ["cat a.rs1.2 s", "cat b.rs1.2 s", "cargo test1.2 s", "falsefailed, exit code 1, 1.2 s", `cat <<EOF\n${"x".repeat(1_990)}1.2 s`, "echo 'a b'1.2 s"]);
   const shown = Array.from({ length: 8 }, (_, at) => `line ${at + 12}\n`).join("");
-  assert.deepEqual(drawn.outputs.filter(Boolean), [shown, "1\n2\n3\n4\n5\n6\n7\n8\n9\n"]);
-  assert.deepEqual(drawn.more, ["12 more lines", "Fewer lines"]);
+  assert.deepEqual(drawn.outputs.filter(Boolean), [shown, "1\n2\n3\n4\n5\n6\n7\n8\n9\n", `${"y".repeat(20_000)}\n`]);
+  assert.deepEqual(drawn.more, ["12 more lines", "Fewer lines", "Whole command"]);
   assert.equal(drawn.colour, "line 19");
   assert.deepEqual(drawn.files, ["src/gone.rs deleted −40", "src/a.rs +1 −1"]);
   assert.deepEqual(drawn.reasoning, ["Reasoning: Second"]);

@@ -11,6 +11,9 @@ const RANGE_GROWTH = 4;
 // A long log of other sessions is searched no longer than this, in milliseconds, unless the user asks for more.
 const SEARCH_LIMIT_MS = 4_000;
 
+// While the texts are drawn, the conversation is hidden for at most this long, so that nothing moves before the user's eyes.
+const MAX_HIDDEN_MS = 1_000;
+
 // The conversation that is shown.
 let conversation = null;
 
@@ -68,7 +71,8 @@ class Conversation {
     this.queue.push(...this.live);
     this.live = [];
     this.isReading = false;
-    byId("turns").removeAttribute("aria-busy");
+    this.showBy = performance.now() + MAX_HIDDEN_MS;
+    runInNextFrame(showWhenDrawn);
     runInNextFrame(drawRequests);
   }
 
@@ -180,6 +184,7 @@ class Conversation {
     let turn = this.turns.get(id);
     if (turn) return turn;
     turn = { id, items: new Map(), plan: null, count: 0, startedAt: this.time, files: [], errorNote: null };
+    turn.readPatch = () => this.readPatch(turn);
     turn.body = make("div", {});
     turn.diffTitle = make("summary", {});
     turn.diff = make("details", { class: "item whole-diff", hidden: true, ontoggle: () => drawTurnDiff(turn) }, turn.diffTitle);
@@ -286,9 +291,14 @@ class Conversation {
 
   setDiff(turnId, diff) {
     const turn = this.turn(turnId);
-    if (turn.drawnDiff === diff) return;
-    turn.drawnDiff = diff;
-    turn.files = diff ? filesOfPatch(diff) : [];
+    if (turn.patch === diff) return;
+    turn.patch = diff;
+    // Only the newest patch of a frame is read.
+    runInNextFrame(turn.readPatch);
+  }
+
+  readPatch(turn) {
+    turn.files = turn.patch ? filesOfPatch(turn.patch) : [];
     show(turn.diff, turn.files.length > 0);
     turn.diffTitle.replaceChildren(`All changes of this turn: ${countText(turn.files)} `, sumsOf(turn.files));
     turn.diff.querySelector(".diff")?.remove();
@@ -334,6 +344,13 @@ function drawTokens(turn, usage) {
 // Draws the changes of a turn when they are opened.
 function drawTurnDiff(turn) {
   if (turn.diff.open && !turn.diff.querySelector(".diff")) turn.diff.append(changesView(turn.files));
+}
+
+function showWhenDrawn() {
+  if (conversation === null || conversation.isReading) return;
+  const isDrawn = conversation.at >= conversation.queue.length && grown.size === 0;
+  if (!isDrawn && performance.now() < conversation.showBy) return runInNextFrame(showWhenDrawn);
+  byId("turns").removeAttribute("aria-busy");
 }
 
 function drawLeftOut() {

@@ -4,6 +4,7 @@
 const MAX_OPEN_LINES = 30;
 // How many lines of one file the page shows.
 const MAX_PATCH_LINES = 2_000;
+const MAX_LINE_CHARS = 5_000;
 // What the list of files says already.
 const HEAD_ROW = /^(?:---|\+\+\+|index|diff|similarity|new file|deleted file|rename) /;
 const HUNK = /^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)$/;
@@ -17,7 +18,9 @@ function hunkLines(rows) {
   const lines = [];
   let old = null;
   let now = null;
-  let [oldLeft, nowLeft] = [0, 0];
+  // A change without a header of a hunk is one hunk without numbers.
+  const hasHunks = rows.some((row) => row.startsWith("@@") || row.startsWith("diff --git "));
+  let [oldLeft, nowLeft] = hasHunks ? [0, 0] : [Infinity, Infinity];
   let isHead = true;
   for (const row of rows) {
     const hunk = HUNK.exec(row);
@@ -243,6 +246,7 @@ function differenceOf(before, after) {
 }
 
 function wordNodes(text, mark) {
+  if (text.length > MAX_LINE_CHARS) return [escapeInvisible(text.slice(0, MAX_LINE_CHARS)), ` … ${plural(text.length - MAX_LINE_CHARS, "more character")} not shown`];
   if (!mark || mark[0] >= mark[1]) return [escapeInvisible(text)];
   const parts = [text.slice(0, mark[0]), text.slice(...mark), text.slice(mark[1])].map(escapeInvisible);
   return [parts[0], make("b", { text: parts[1] }), parts[2]];

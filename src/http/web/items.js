@@ -3,6 +3,7 @@
 const MAX_OTHER_CHARS = 20_000;
 // Longer commands are folded.
 const MAX_COMMAND_LINES = 8;
+const MAX_COMMAND_CHARS = 2_000;
 
 const textOf = (content) => (content ?? []).map((part) => part.text ?? `[${part.type}] ${part.path ?? shortUrl(part.url) ?? part.name ?? ""}`.trim()).join("\n");
 
@@ -89,8 +90,7 @@ class ReasoningPart {
 class CommandPart {
   constructor() {
     this.line = make("code", {});
-    this.more = make("button", { type: "button", class: "more", hidden: true });
-    this.more.onclick = () => this.drawLine(true);
+    this.more = make("button", { type: "button", class: "more", hidden: true, text: "Whole command", onclick: () => this.drawLine(true) });
     this.state = make("span", { class: "faint" });
     this.text = new OutputText();
     this.element = make(
@@ -118,12 +118,12 @@ class CommandPart {
   }
 
   drawLine(isOpen) {
-    const lines = escapeInvisible(commandText(this.item)).split("\n");
-    const hidden = isOpen ? 0 : Math.max(0, lines.length - MAX_COMMAND_LINES);
-    setText(this.line, lines.slice(0, lines.length - hidden).join("\n"));
-    this.line.title = [escapeInvisible(this.item.command ?? ""), this.item.cwd && `in ${escapeInvisible(this.item.cwd)}`].filter(Boolean).join("\n");
-    show(this.more, hidden > 0);
-    setText(this.more, plural(hidden, "more line"));
+    const text = escapeInvisible(commandText(this.item));
+    const folded = text.split("\n", MAX_COMMAND_LINES).join("\n").slice(0, MAX_COMMAND_CHARS);
+    setText(this.line, isOpen ? text : folded);
+    const whole = escapeInvisible(this.item.command ?? "").slice(0, MAX_COMMAND_CHARS);
+    this.line.title = [whole, this.item.cwd && `in ${escapeInvisible(this.item.cwd)}`].filter(Boolean).join("\n");
+    show(this.more, !isOpen && folded.length < text.length);
   }
 }
 
