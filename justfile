@@ -50,10 +50,10 @@ matrix +versions:
 clients *names:
     .ci/clients {{ names }}
 
-# Write docs/openapi.json and the recorded answers of the commands anew
+# Write docs/openapi.json, docs/commands.md and the recorded answers of the commands anew
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi
-    CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- cli::
+    CODEXD_UPDATE_DOCS=1 CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- cli::
 
 # Take screenshots of eight states of the page, of which docs has two
 screenshots:

@@ -29,6 +29,10 @@ const AFTER_HELP: &str = "Without a command, codexd runs \"start\" with the flag
 const AFTER_SETTINGS: &str = "A flag overrides its environment variable, which overrides the default.\n\
                               BAA_CODEXD_LOG: Filter of codexd's log on stderr [default: info]";
 
+/// For the commands whose help leaves out the settings that they take.
+pub(super) const AFTER_HIDDEN_SETTINGS: &str =
+    "It also takes the other settings of \"codexd start\", which \"codexd help start\" lists.";
+
 /// A subcommand and its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -162,6 +166,9 @@ pub struct StartArguments {
     /// Start a demo with prepared answers instead of Codex, without an account or a network
     #[arg(long, conflicts_with_all = APP_SERVER_FLAGS)]
     pub demo: bool,
+    /// Start the demo if Codex is not installed, cannot be used or has no account
+    #[arg(long, conflicts_with = "demo")]
+    pub or_demo: bool,
     /// The settings and the output format.
     #[command(flatten)]
     pub daemon: DaemonArguments,

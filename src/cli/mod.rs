@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use arguments::{APP_SERVER_FLAGS, CommandLine};
+use arguments::{AFTER_HIDDEN_SETTINGS, APP_SERVER_FLAGS, CommandLine};
 use exit::exit_of;
 
 use crate::config::{has_blank_variable, ignore_variables};
@@ -35,6 +35,10 @@ pub use help::{completions, version};
 /// Commands that codexd starts itself and that have no settings: they skip what settings need, because a guard keeps the
 /// memory of its command line.
 const INTERNAL_COMMANDS: [&str; 2] = ["guard", "detach"];
+
+/// Commands that take all settings of a daemon, so that they can be called with those of the daemon, and whose help would be
+/// about nothing else.
+const COMMANDS_WITHOUT_SETTINGS_IN_HELP: [&str; 5] = ["status", "config", "smoke", "service", "doctor"];
 
 /// Parses a command line as `std::env::args_os` returns it, including the program's name.
 ///
@@ -58,10 +62,13 @@ fn parse_with(args: Vec<OsString>, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> R
     let is_brief = has("-h");
     let declared = CommandLine::command().mut_subcommands(|command| {
         let name = command.get_name().to_owned();
-        command.mut_args(|argument| {
+        let hides_settings = COMMANDS_WITHOUT_SETTINGS_IN_HELP.contains(&name.as_str());
+        let command = command.mut_args(|argument| {
             let is_unused = name == "smoke" && is_unused_by_smoke(&argument);
-            argument.hide_env(is_brief).hide_env_values(true).hide(is_unused)
-        })
+            let is_hidden = is_unused || hides_settings && !finds_daemon(&argument) || argument.is_hide_set();
+            argument.hide_env(is_brief).hide_env_values(true).hide(is_hidden)
+        });
+        if hides_settings { command.after_help(AFTER_HIDDEN_SETTINGS) } else { command }
     });
     let matches_of = |is_demo: bool| {
         let command = declared.clone().mut_subcommands(|command| {
@@ -93,6 +100,13 @@ fn parse_with(args: Vec<OsString>, is_ignored: &dyn Fn(&clap::Arg) -> bool) -> R
 fn read(matches: Result<ArgMatches, clap::Error>, args: &[OsString]) -> Result<Command, CliExit> {
     let line = matches.and_then(|matches| CommandLine::from_arg_matches(&matches));
     line.map(|line| line.command).map_err(|error| exit_of(&error, args))
+}
+
+/// Whether an argument is not a setting, or one that says where the daemon and its files are.
+fn finds_daemon(argument: &clap::Arg) -> bool {
+    argument.get_env().is_none()
+        || argument.get_help_heading() == Some("Paths")
+        || ["local_api_base", "auth_token_file"].contains(&argument.get_id().as_str())
 }
 
 /// Whether `codexd smoke` accepts a setting, so that a script can pass the same flags to all commands, but replaces it.

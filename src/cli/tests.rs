@@ -289,7 +289,7 @@ fn help_shows_settings_where_they_apply() {
     assert!(!help.contains("demo-app-server"), "{help}");
     assert!(!help.contains('\u{1b}'), "no colours in text that may go to a file");
     for (command, setting, is_shown) in [
-        ("smoke", "--event-cache-size", true),
+        ("smoke", "--event-cache-size", false),
         ("smoke", "--state-dir", false),
         ("smoke", "--server-command", false),
         ("ask", "--local-api-base", true),
@@ -300,7 +300,8 @@ fn help_shows_settings_where_they_apply() {
         ("token", "--local-api-base", false),
         ("backup", "--node-id", false),
         ("status", "--state-dir", true),
-        ("doctor", "--line-cap", true),
+        ("doctor", "--line-cap", false),
+        ("status", "\"codexd help start\" lists", true),
     ] {
         for words in [["help", command], [command, "--help"], [command, "-h"]] {
             let help = help_of_words(&words);
@@ -330,6 +331,7 @@ fn help_shows_every_flag_with_variable_and_default() {
         "--json",
         "--run-once",
         "--demo",
+        "--or-demo",
         "BAA_CODEXD_LOG",
         "Paths:",
         "HTTP:",

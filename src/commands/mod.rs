@@ -103,8 +103,12 @@ use runtime::runtime;
 pub fn run(command: Command) -> ExitCode {
     let outcome = match command {
         Command::Start(arguments) => {
-            let StartArguments { daemon, run_once, demo } = arguments;
-            let config = if demo { demo::config(daemon.settings) } else { config::resolve(daemon.settings) };
+            let StartArguments { daemon, run_once, demo, or_demo } = arguments;
+            let config = match (demo, or_demo) {
+                (true, _) => demo::config(daemon.settings),
+                (false, true) => demo::config_if_needed(daemon.settings),
+                (false, false) => config::resolve(daemon.settings),
+            };
             config.and_then(|config| start::run(config, daemon.json, run_once))
         }
         Command::Status(arguments) => {

@@ -7,6 +7,7 @@ mod follow;
 mod held;
 mod link;
 mod lists;
+mod page;
 mod recurring;
 #[cfg(target_os = "linux")]
 mod service;

@@ -196,3 +196,19 @@ async fn demo_threads_are_shown_named_listed_and_have_goals() {
         .output();
     assert!(stopped.unwrap().status.success());
 }
+
+#[tokio::test]
+async fn demo_starts_only_where_codex_cannot_be_used() {
+    let no_arguments: [&str; 0] = [];
+    let daemon = Daemon::builder().server("no-such-codex", &no_arguments).arg("--or-demo").start().await;
+    assert_eq!(get(&daemon, "/healthz").await.json["service"]["codex"]["demo"], true);
+    let stderr = daemon.stderr();
+    assert!(
+        stderr.contains("\"no-such-codex\" was not found") && stderr.contains("This is the demo"),
+        "{stderr}"
+    );
+
+    let daemon = Daemon::builder().arg("--or-demo").start().await;
+    let health = get(&daemon, "/healthz").await;
+    assert!(health.json["service"]["codex"].get("demo").is_none(), "{}", health.text);
+}

@@ -39,11 +39,18 @@ pub(crate) fn run(config: Config, json: bool) -> Result<ExitCode, Failure> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn fact(check: &Check) -> Fact<'_> {
-    let mark = match check.status {
-        CheckStatus::Ok => ("ok  ", GOOD),
-        CheckStatus::Warn => ("warn", WAITING),
-        CheckStatus::Fail => ("fail", BAD),
+/// Why turns with Codex would fail, and what to do; `None` when nothing is known that makes them fail.
+pub(crate) fn why_unusable(config: &Arc<Config>) -> Result<Option<String>, Failure> {
+    let checks = runtime()?.block_on(app_server::check(config));
+    let failed = checks.into_iter().find(|check| check.status == CheckStatus::Fail);
+    Ok(failed.map(|check| format!("{} {}", check.detail, check.advice.unwrap_or_default())))
+}
+
+fn check_text(check: &Check) -> String {
+    let status = match check.status {
+        CheckStatus::Ok => "ok  ",
+        CheckStatus::Warn => "warn",
+        CheckStatus::Fail => "fail",
     };
     let advice = check.advice.iter().map(|advice| format!(" {advice}")).collect::<String>();
     Fact { mark: Some(mark), ..Fact::plain(check.name, format!("{}{advice}", check.detail)) }
