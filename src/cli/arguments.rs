@@ -118,6 +118,8 @@ pub enum Command {
     Config(DaemonArguments),
     /// Copy the state and the event log to a new directory, whether codexd runs or not
     Backup(BackupArguments),
+    /// Put a backup in the place of the state and the event log, which are kept; codexd must not run
+    Restore(BackupArguments),
     /// Create the token file that --auth-token-file names
     Token(TokenArguments),
     /// Test the daemon against a built-in offline app-server
@@ -252,10 +254,10 @@ pub struct LogsArguments {
     pub paths: PathSettings,
 }
 
-/// The arguments of `codexd backup`.
+/// The arguments of `codexd backup` and `codexd restore`.
 #[derive(Debug, Args)]
 pub struct BackupArguments {
-    /// Directory to create for the copy; it may exist if it is empty
+    /// Directory of the copy; backup creates it, and it may exist if it is empty
     pub directory: PathBuf,
     /// The files of the daemon and the output format.
     #[command(flatten)]

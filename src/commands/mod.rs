@@ -117,7 +117,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Config(arguments) => {
             config::resolve(arguments.settings).and_then(|config| config::run(&config, arguments.json))
         }
-        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Backup(arguments) => backup::back_up(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Logs(arguments) => stop::logs(&arguments),

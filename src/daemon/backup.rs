@@ -1,8 +1,8 @@
-//! Copies the daemon's directories, whether or not it runs.
+//! Copies the daemon's directories, whether or not it runs, and puts such a copy in their place.
 //!
 //! The state files are copied first: each is replaced as a whole, and `throughSeq` states which events it includes.
 //! The log is copied after them, so it has at least these events, and a start folds in those the state files lack.
-//! `codexd backup` calls it.
+//! `codexd backup` and `codexd restore` call it.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::daemon::recorder::recovery::OpenError;
 use crate::hooks::{CursorsFile, HooksFile};
 use crate::journal::{self, CopiedLog, OpenFailure};
 use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RecordsFile, RegistryFile};
-use crate::storage::{Disk, beside};
+use crate::storage::{DirectoryLock, Disk, LockError, beside};
 
 /// How many times a log that lacks events of the state files is copied again, and the time between two copies: a running
 /// daemon rewrites a removed or replaced log at its next sync, within a second.
@@ -81,9 +81,91 @@ pub enum BackupError {
         /// The newest event that was in it.
         known: u64,
     },
+    /// The directory to restore is not a backup.
+    #[error("{} is not a backup: it has no state files and no event log in state and logs.", directory.display())]
+    NotABackup {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A daemon uses the directories, or they cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A file cannot be copied.
     #[error(transparent)]
     Open(#[from] OpenError),
+}
+
+/// A backup that was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// Where the directories that it replaced are now.
+    pub replaced: Vec<PathBuf>,
+    /// The copy of the log.
+    pub log: CopiedLog,
+    /// The size of all files, in bytes.
+    pub bytes: u64,
+}
+
+/// Puts a copy of a backup in the place of the directories of `paths`, which are kept under names that end with `suffix`.
+///
+/// Nothing is changed before the copy is complete. If a later step fails, the error names the path; the kept directories
+/// have everything that was there.
+pub fn restore(paths: &Paths, backup: &Path, suffix: &str) -> Result<Restored, BackupError> {
+    let disk = Disk::default();
+    let (state, logs) = (&paths.state_dir, &paths.logs_dir);
+    let mut locks = Vec::new();
+    for directory in [state, logs] {
+        if directory.exists() && !(locks.len() == 1 && logs == state) {
+            locks.push(DirectoryLock::take(&disk, directory)?);
+        }
+    }
+    let source = Paths::new(None, backup.join("logs"), backup.join("state"));
+    let token = source.state_dir.join("auth-token");
+    let new = beside(state, "restore");
+    if let Some(parent) = state.parent() {
+        disk.create_directory(parent).map_err(|source| failed(parent, source))?;
+    }
+    let copied = back_up(&source, Some(&token), &new).map_err(|error| match error {
+        BackupError::Nothing { .. } => BackupError::NotABackup { directory: backup.to_owned() },
+        error => error,
+    })?;
+    // The place of the logs may be in that of the state.
+    let logs_in_state = logs.strip_prefix(state).ok();
+    let new_logs = match logs_in_state {
+        Some(path) => new.join("state").join(path),
+        None => beside(logs, "restore"),
+    };
+    if let Some(parent) = new_logs.parent() {
+        disk.create_directory(parent).map_err(|source| failed(parent, source))?;
+    }
+    let moved = disk.rename(&new.join("logs"), &new_logs);
+    if let Err(source) = moved {
+        // Such as one on another file system; nothing else was changed.
+        let _ = disk.remove_directory(&new);
+        return Err(failed(&new_logs, source));
+    }
+    let mut replaced = Vec::new();
+    let mut put = |from: &Path, to: &Path| {
+        if to.exists() {
+            let kept = beside(to, suffix);
+            disk.rename(to, &kept).map_err(|source| failed(&kept, source))?;
+            replaced.push(kept);
+        }
+        disk.rename(from, to).map_err(|source| failed(to, source))
+    };
+    put(&new.join("state"), state)?;
+    if logs_in_state.is_none() {
+        put(&new_logs, logs)?;
+    }
+    disk.remove_directory(&new).map_err(|source| failed(&new, source))?;
+    for parent in [state, logs].into_iter().filter_map(|directory| directory.parent()) {
+        disk.sync_directory(parent).map_err(|source| failed(parent, source))?;
+    }
+    Ok(Restored { replaced, log: copied.log, bytes: copied.bytes })
+}
+
+fn failed(path: &Path, source: io::Error) -> BackupError {
+    OpenError::File { path: path.to_owned(), source }.into()
 }
 
 /// Copies the directories of `paths`, and the token file if it is in one of them, to `state` and `logs` in `directory`,

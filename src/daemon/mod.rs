@@ -42,7 +42,7 @@ pub(crate) use crate::daemon::app_server::child_file::ChildFile;
 pub use crate::daemon::services::Daemon;
 pub use crate::hooks::{HookView, NewHook, TargetView, TestResult};
 pub(crate) use app_server::plan::plan_for_inspection;
-pub use backup::{Backup, BackupError, back_up};
+pub use backup::{Backup, BackupError, back_up, restore};
 pub use calls::{CallRequest, CallResult};
 pub(crate) use catch_panic::{catch_panic, is_panic_caught};
 pub(crate) use codex_health::refused_configuration;

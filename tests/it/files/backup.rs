@@ -235,3 +235,44 @@ async fn refused_backup_reports_cause_and_leaves_no_files() {
     assert!(ended.stderr.contains("There is nothing to back up"), "{}", ended.stderr);
     assert!(!at("empty").exists() && !at("no-state").exists(), "{}", ended.stderr);
 }
+
+#[tokio::test]
+async fn restore_puts_a_backup_in_place_and_keeps_what_it_replaces() {
+    let mut daemon = Daemon::builder().start().await;
+    wait_until_ready(&daemon).await;
+    let first = new_session(&daemon).await;
+    let directory = scratch::directory("backup");
+    let copy = directory.path().join("copy");
+    backup_in_json(&daemon, &copy).await;
+    let second = new_session(&daemon).await;
+    let restore = async |daemon: &Daemon, from: &Path| {
+        let mut command = codexd(directory.path());
+        command.arg("restore").arg(from);
+        command.arg("--state-dir").arg(daemon.state_dir()).arg("--logs-dir").arg(daemon.logs_dir());
+        run_command(command).await
+    };
+
+    let ended = restore(&daemon, &copy).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("is in use by codexd"), "{ended:?}");
+    daemon.stop().await;
+    let before = names(&daemon.state_dir());
+    let ended = restore(&daemon, &directory.path().join("nothing")).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("is not a backup"), "{ended:?}");
+    assert_eq!(names(&daemon.state_dir()), before);
+
+    let ended = restore(&daemon, &copy).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    let kept: Vec<_> =
+        ended.stdout.lines().filter_map(|line| line.strip_prefix("kept")).map(str::trim).collect();
+    let [state, logs] = kept[..] else { panic!("{ended:?}") };
+    assert!(fs::read_to_string(Path::new(state).join("session-registry.json")).unwrap().contains(&second));
+    assert!(Path::new(logs).join("events.jsonl").exists());
+    assert_private(&daemon.state_dir());
+
+    let daemon = Daemon::builder().state_from(&daemon).start().await;
+    let known = get(&daemon, &format!("{SESSIONS}/{first}")).await;
+    assert_eq!(known.status, 200, "{}", known.text);
+    get(&daemon, &format!("{SESSIONS}/{second}")).await.error(404, "not_found");
+}
