@@ -9,7 +9,6 @@ use super::failure::Failure;
 use super::output;
 use crate::cli::BackupArguments;
 use crate::daemon::{self, BackupError};
-use crate::journal::CopiedLog;
 
 pub(crate) fn back_up(arguments: &BackupArguments) -> Result<ExitCode, Failure> {
     let (files, directory) = (&arguments.files, &arguments.directory);
@@ -35,7 +34,7 @@ pub(crate) fn back_up(arguments: &BackupArguments) -> Result<ExitCode, Failure> 
     }
     let mut rows = vec![
         ("backup", backup.directory.display().to_string()),
-        ("events", events_text(&backup.log)),
+        ("events", events_text(backup.log.events)),
         ("bytes", backup.bytes.to_string()),
     ];
     if !backup.log.holes.is_empty() {
@@ -71,7 +70,7 @@ pub(crate) fn restore(arguments: &BackupArguments) -> Result<ExitCode, Failure> 
     let mut rows = vec![
         ("state", paths.state_dir.display().to_string()),
         ("logs", paths.logs_dir.display().to_string()),
-        ("events", events_text(&restored.log)),
+        ("events", events_text(restored.log.events)),
     ];
     rows.extend(restored.replaced.iter().map(|path| ("kept", path.display().to_string())));
     output::print(&output::table(&rows))?;
@@ -79,6 +78,6 @@ pub(crate) fn restore(arguments: &BackupArguments) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn events_text(log: &CopiedLog) -> String {
-    log.events.map_or_else(|| "none".to_owned(), |(first, last)| format!("{first} to {last}"))
+fn events_text(events: Option<(u64, u64)>) -> String {
+    events.map_or_else(|| "none".to_owned(), |(first, last)| format!("{first} to {last}"))
 }

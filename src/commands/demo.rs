@@ -1,9 +1,6 @@
 //! `codexd start --demo`: the settings of a daemon whose app-server is the demo.
 
-use std::sync::Arc;
-
 use super::failure::Failure;
-use super::{doctor, output};
 use crate::config::{ChildStrategy, Config, Paths, ServerEndpoint, Settings};
 
 /// The label of the demo among the endpoints.
@@ -23,21 +20,6 @@ pub(crate) fn config(given: Settings) -> Result<Config, Failure> {
     let store = config.paths.state_dir.join("threads");
     config.server.args.extend(["--store".to_owned(), store.to_string_lossy().into_owned()]);
     Ok(config)
-}
-
-/// The given settings, or those of the demo where turns would fail, which is then printed with the reason.
-pub(crate) fn config_if_needed(given: Settings) -> Result<Config, Failure> {
-    let resolved = Arc::new(super::config::resolve(given.clone())?);
-    if resolved.server.strategy != ChildStrategy::Spawn {
-        return Err(Failure::usage("--or-demo is for --server-strategy spawn."));
-    }
-    match doctor::why_unusable(&resolved)? {
-        Some(reason) => {
-            output::print_error(&format!("codexd: {reason}"));
-            config(given)
-        }
-        None => super::config::resolve(given),
-    }
 }
 
 /// The configuration with the demo as the app-server.

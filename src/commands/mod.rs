@@ -45,6 +45,7 @@ mod models;
 )]
 mod names;
 mod open;
+mod or_demo;
 mod output;
 mod patch;
 #[expect(
@@ -106,7 +107,7 @@ pub fn run(command: Command) -> ExitCode {
             let StartArguments { daemon, run_once, demo, or_demo } = arguments;
             let config = match (demo, or_demo) {
                 (true, _) => demo::config(daemon.settings),
-                (false, true) => demo::config_if_needed(daemon.settings),
+                (false, true) => or_demo::config(daemon.settings),
                 (false, false) => config::resolve(daemon.settings),
             };
             config.and_then(|config| start::run(config, daemon.json, run_once))
