@@ -46,11 +46,11 @@ pub(crate) fn why_unusable(config: &Arc<Config>) -> Result<Option<String>, Failu
     Ok(failed.map(|check| format!("{} {}", check.detail, check.advice.unwrap_or_default())))
 }
 
-fn check_text(check: &Check) -> String {
-    let status = match check.status {
-        CheckStatus::Ok => "ok  ",
-        CheckStatus::Warn => "warn",
-        CheckStatus::Fail => "fail",
+fn fact(check: &Check) -> Fact<'_> {
+    let mark = match check.status {
+        CheckStatus::Ok => ("ok  ", GOOD),
+        CheckStatus::Warn => ("warn", WAITING),
+        CheckStatus::Fail => ("fail", BAD),
     };
     let advice = check.advice.iter().map(|advice| format!(" {advice}")).collect::<String>();
     Fact { mark: Some(mark), ..Fact::plain(check.name, format!("{}{advice}", check.detail)) }
