@@ -40,6 +40,8 @@ function threadRow(thread) {
 async function openThread(thread, button) {
   button.disabled = true;
   try {
+    // The session may have been closed since the list was read.
+    if (sessions.get(thread.sessionId)?.status === "closed") thread.sessionId = null;
     thread.sessionId ??= (await callApi(`${API}/sessions`, { body: { threadId: thread.threadId } })).session.sessionId;
     const sessionId = thread.sessionId;
     // The event of the new session may come after the response.
