@@ -165,6 +165,9 @@ pub struct StartArguments {
     /// Start, print the status, and stop
     #[arg(long)]
     pub run_once: bool,
+    /// Print the log on a terminal, too, instead of writing it to codexd.log in the directory of logs
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Start a demo with prepared answers instead of Codex, without an account or a network
     #[arg(long, conflicts_with_all = APP_SERVER_FLAGS)]
     pub demo: bool,

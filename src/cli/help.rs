@@ -1,9 +1,8 @@
-//! `codexd help --json`: the help as JSON; and the completion scripts.
+//! `codexd help --json`: the help as JSON; and the commands that can be completed.
 
 use std::ffi::OsString;
 
 use clap::{ArgAction, CommandFactory};
-use clap_complete::Shell;
 use serde_json::{Value, json};
 
 use super::arguments::CommandLine;
@@ -113,14 +112,10 @@ pub fn version() -> String {
     format!("codexd {LONG_VERSION}")
 }
 
-/// The completion script for a shell.
-pub fn completions(shell: Shell) -> Vec<u8> {
+/// The program with the commands that a person may type; the hidden ones are internal.
+pub fn visible_commands() -> clap::Command {
     let whole = CommandLine::command();
-    // Hidden commands are internal, but clap would complete them too.
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let start = whole.find_subcommand("start").into_iter().flat_map(clap::Command::get_arguments);
-    let mut shown = clap::Command::default().name("codexd").args(start.cloned()).subcommands(shown);
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut shown, "codexd", &mut script);
-    script
+    clap::Command::default().name("codexd").args(start.cloned()).subcommands(shown)
 }

@@ -30,7 +30,7 @@ pub use client::{
     RevertArguments, ReviewArguments, ShowArguments, ThreadsArguments,
 };
 pub use exit::CliExit;
-pub use help::{completions, version};
+pub use help::{version, visible_commands};
 
 /// Commands that codexd starts itself and that have no settings: they skip what settings need, because a guard keeps the
 /// memory of its command line.

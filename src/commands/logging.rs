@@ -5,6 +5,7 @@
 //! terminals.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 use tracing::field::Field;
+use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -22,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::failure::Failure;
 use super::terminal::sanitize_for_terminal;
+use crate::config::no_color;
 use crate::daemon;
 
 /// The prefix of the targets of codexd's own log lines.
@@ -31,20 +34,35 @@ const MAX_QUEUED_LINES: usize = 1024;
 /// How long to wait for queued lines at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Starts logging with a filter such as `info` or `codexd=debug,hyper=warn`. Queued lines are written when the result
-/// is dropped.
+/// Starts logging with a filter such as `info` or `codexd=debug,hyper=warn`, to stderr. With a `file`, the log is there, and
+/// stderr gets warnings in short. Queued lines are written when the result is dropped.
 ///
 /// A panic is logged too, and ends the process unless `daemon` catches it.
-pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
+pub(crate) fn start(filter: &str, file: Option<File>) -> Result<FlushedLog, Failure> {
     let filter: Targets = filter.parse().map_err(|error| {
         Failure::usage(format!("BAA_CODEXD_LOG: {error}; write it like info or codexd=debug."))
     })?;
-    let log = Log::start(io::stderr())
-        .map_err(|error| Failure::new(format!("Failed to start the log thread: {error}.")))?;
+    let failed = |error| Failure::new(format!("Failed to start the log thread: {error}."));
+    let is_terminal = io::stderr().is_terminal();
+    let stderr = Log::start(io::stderr()).map_err(failed)?;
+    let (log, warnings, has_colors) = match file {
+        Some(file) => (Log::start(file).map_err(failed)?, Some(stderr), false),
+        None => (stderr, None, is_terminal),
+    };
+    let logs = [Some(log.clone()), warnings.clone()].into_iter().flatten().collect();
+    let warnings = warnings.map(|log| {
+        let lines = tracing_subscriber::fmt::layer()
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .without_time()
+            .with_target(false)
+            .with_writer(log)
+            .with_ansi(is_terminal && !no_color());
+        lines.with_filter(LevelFilter::WARN)
+    });
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .with_writer(log.clone())
-        .with_ansi(io::stderr().is_terminal());
+        .with_ansi(has_colors);
     // At these levels the libraries log headers, frames and texts, and that of MCP every session.
     let is_allowed = filter_fn(|metadata| {
         let least = if metadata.target().starts_with("rmcp") { Level::WARN } else { Level::INFO };
@@ -54,6 +72,7 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         .with(filter)
         .with(is_allowed)
         .with(lines)
+        .with(warnings)
         .try_init()
         .map_err(|error| Failure::new(format!("Failed to start the log: {error}.")))?;
     let last = log.clone();
@@ -69,23 +88,23 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
             std::process::abort();
         }
     }));
-    Ok(FlushedLog(log))
+    Ok(FlushedLog(logs))
 }
 
-/// The log; dropping it writes the queued lines.
+/// The log, and stderr where the log is a file; dropping it writes the queued lines.
 #[derive(Debug)]
-pub(crate) struct FlushedLog(Log);
+pub(crate) struct FlushedLog(Vec<Log>);
 
 impl FlushedLog {
     /// The log itself.
-    pub(crate) fn log(&self) -> Log {
-        self.0.clone()
+    pub(crate) fn log(&self) -> Option<Log> {
+        self.0.first().cloned()
     }
 }
 
 impl Drop for FlushedLog {
     fn drop(&mut self) {
-        self.0.flush();
+        self.0.iter().for_each(Log::flush);
     }
 }
 

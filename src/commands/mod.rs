@@ -11,6 +11,7 @@ mod ask;
 mod backup;
 mod call;
 mod close;
+mod completions;
 mod config;
 mod context;
 mod conversation;
@@ -100,17 +101,22 @@ use context::CommandContext;
 use failure::Failure;
 use runtime::runtime;
 
+/// Answers a shell that asks how to complete a command line; `None` if none asks.
+pub fn complete() -> Option<ExitCode> {
+    completions::answer()
+}
+
 /// Runs a subcommand.
 pub fn run(command: Command) -> ExitCode {
     let outcome = match command {
         Command::Start(arguments) => {
-            let StartArguments { daemon, run_once, demo, or_demo } = arguments;
+            let StartArguments { daemon, run_once, verbose, demo, or_demo } = arguments;
             let config = match (demo, or_demo) {
                 (true, _) => demo::config(daemon.settings),
                 (false, true) => or_demo::config(daemon.settings),
                 (false, false) => config::resolve(daemon.settings),
             };
-            config.and_then(|config| start::run(config, daemon.json, run_once))
+            config.and_then(|config| start::run(config, daemon.json, run_once, verbose))
         }
         Command::Status(arguments) => {
             config::resolve(arguments.settings).and_then(|config| status::run(&config, arguments.json))
@@ -216,10 +222,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Login(client) => run_client_command(&client, async |context| login::run(context).await),
         Command::Logout(client) => run_client_command(&client, async |context| login::log_out(context).await),
         Command::Mcp(client) => run_client_command(&client, async |context| mcp::run(context).await),
-        Command::Completions { shell } => {
-            let script = cli::completions(shell);
-            output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Completions { shell } => completions::run(shell),
         Command::Version => output::print(&cli::version()).map(|()| ExitCode::SUCCESS),
         Command::Guard { instance } => return codex::run_guard(&instance),
         Command::Detach { program, arguments } => {

@@ -2,6 +2,7 @@
 //!
 //! [`Running`] owns the daemon and its listener, and the order in which they start and stop. `smoke` uses it too.
 
+use std::io::{IsTerminal, stderr, stdout};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -14,22 +15,32 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
 use super::runtime::runtime;
+use super::status::codex_status_text;
+use super::terminal::{OutputTarget, sanitize_for_terminal};
+use super::wrap::wrap_indented;
 use super::{demo, logging, output, watchdog};
 use crate::client::DaemonClient;
 use crate::codex;
-use crate::config::{ChildStrategy, Config, LocalApiBase};
+use crate::config::{ChildStrategy, Config, DEFAULT_LOCAL_API_BASE, LONG_VERSION, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::http::{
     AllowedClients, App, LOCAL_KEY_IS_NEEDED, Server, StatusView, TokenFile, create_local_key, find_users,
     read_token,
 };
 use crate::mcp;
+use crate::storage::{self, LOG_FILE_NAME};
 
-pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(config: Config, json: bool, run_once: bool, verbose: bool) -> Result<ExitCode, Failure> {
+    let is_watched = stdout().is_terminal() && stderr().is_terminal() && !(json || run_once || verbose);
+    // A person gets what matters, and the log is in a file; if there can be none, it is on the terminal as elsewhere.
+    let log_file = if is_watched { storage::open_log(&config.paths.logs_dir).ok() } else { None };
+    let is_watched = log_file.is_some();
     // Dropped last, so that the last lines are written.
-    let log = logging::start(&config.log_filter)?;
+    let log = logging::start(&config.log_filter, log_file)?;
     let runtime = runtime()?;
-    if let Err(error) = watchdog::start(runtime.handle().clone(), log.log()) {
+    if let Some(log) = log.log()
+        && let Err(error) = watchdog::start(runtime.handle().clone(), log)
+    {
         tracing::warn!(%error, "failed to start the watchdog thread");
     }
     let code = runtime.block_on(async {
@@ -37,15 +48,26 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
         survive_file_limit();
         let demo = config.server.demo.then(|| config.clone());
         let running = Running::start(config).await?;
-        if let Some(config) = demo {
-            let base = running.app.status().service.resolved_base_url.unwrap_or_default();
-            output::print_error(&demo::notice(&config, &base));
+        let mut first_signal = None;
+        if is_watched {
+            tokio::select! {
+                _ = running.daemon.settled() => running.print_welcome(),
+                name = signals.next() => first_signal = Some(name),
+            }
+        } else {
+            if let Some(config) = demo {
+                let base = running.app.status().service.resolved_base_url.unwrap_or_default();
+                output::print_error(&demo::notice(&config, &base));
+            }
+            if run_once {
+                return Ok(running.once(json).await);
+            }
+            running.print_status(json);
         }
-        if run_once {
-            return Ok(running.once(json).await);
-        }
-        running.print_status(json);
-        let name = signals.next().await;
+        let name = match first_signal {
+            Some(name) => name,
+            None => signals.next().await,
+        };
         tracing::info!(signal = name, "stopping");
         let daemon = running.daemon.clone();
         let hurry = async {
@@ -58,7 +80,9 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
             status = running.stop() => status,
             () = hurry => return Ok(ExitCode::FAILURE),
         };
-        if !json {
+        if is_watched {
+            warn_if_failed(output::print("codexd has stopped."));
+        } else if !json {
             warn_if_failed(output::print(&format!("codexd stopped after {name}\n{}", line(&status))));
         }
         Ok(ExitCode::SUCCESS)
@@ -143,6 +167,31 @@ impl Running {
                 ExitCode::FAILURE
             }
         }
+    }
+
+    /// Tells a person what runs, where the page is, and how to stop.
+    fn print_welcome(&self) {
+        let status = self.app.status();
+        let config = self.daemon.config();
+        let base = status.service.resolved_base_url.clone().unwrap_or_default();
+        let codex = codex_status_text(&serde_json::to_value(&status.service.codex).unwrap_or_default());
+        let version = status.snapshot.daemon.child.state.version.as_deref().filter(|_| !config.server.demo);
+        let version = version.map(|version| format!(" · Codex {version}")).unwrap_or_default();
+        let ask = match base == DEFAULT_LOCAL_API_BASE {
+            true => String::new(),
+            false => format!(" --local-api-base {base}"),
+        };
+        let lines = [
+            format!("codexd {LONG_VERSION}{version} · {codex}"),
+            format!("Open {base} in a browser, or type: codexd ask hello{ask}"),
+            format!(
+                "Ctrl-C stops codexd. Its log is {}",
+                config.paths.logs_dir.join(LOG_FILE_NAME).display()
+            ),
+        ];
+        let screen = OutputTarget::stdout();
+        let lines = lines.map(|line| wrap_indented(&sanitize_for_terminal(&line), screen.width, 2));
+        warn_if_failed(output::print(&lines.join("\n")));
     }
 
     fn print_status(&self, json: bool) {

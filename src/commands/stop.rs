@@ -21,7 +21,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The files in the directory of logs that codexd's own log may be in.
-const LOG_FILES: [&str; 2] = ["codexd.log", "launchd.stderr.log"];
+const LOG_FILES: [&str; 2] = [storage::LOG_FILE_NAME, "launchd.stderr.log"];
 
 pub(crate) fn run(arguments: &FileArguments) -> Result<ExitCode, Failure> {
     let paths = arguments.paths.clone().resolve(&arguments.sources)?;

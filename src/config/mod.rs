@@ -34,7 +34,8 @@ pub use program::find_program;
 pub use report::{Report, ReportRow};
 pub use service_env::UserEnv;
 pub use settings::{
-    AuthConfig, MAX_EVENT_CACHE_SIZE, PathSettings, ServiceConfig, Settings, Sources, ignore_variables,
+    AuthConfig, DEFAULT_LOCAL_API_BASE, MAX_EVENT_CACHE_SIZE, PathSettings, ServiceConfig, Settings, Sources,
+    ignore_variables,
 };
 pub use values::{ChildEnvironment, Config, LONG_VERSION, Paths, ServerConfig};
 pub use view::{ConfigView, PathsView, ServerView, ServiceView};

@@ -10,9 +10,9 @@ use crate::config::{Config, MODE};
 use crate::ids::{SessionId, ThreadId};
 use crate::journal::{Damage, Recovered};
 use crate::state::{
-    ChildEvent, DaemonEvent, IdempotencyKey, LogDamage, MissingTurn, NewEvent, RequestEvent, RequestPolicy,
-    Resolution, ResolvedBy, RestartSchedule, ServerRequest, Session, SessionEvent, SessionOpened, State,
-    Turn, TurnEvent,
+    ChildEvent, DaemonEvent, EventDetail, IdempotencyKey, LogDamage, MissingTurn, NewEvent, RequestEvent,
+    RequestPolicy, Resolution, ResolvedBy, RestartSchedule, ServerRequest, Session, SessionEvent,
+    SessionOpened, State, Turn, TurnEvent,
 };
 
 pub(crate) use held::{
@@ -266,4 +266,9 @@ pub(crate) fn log_damaged(damage: &[Damage]) -> NewEvent {
         missing_through: damage.missing.map(|missing| missing.through),
     };
     DaemonEvent::LogDamaged { damage: damage.iter().map(part).collect() }.into()
+}
+
+/// The types of all events.
+pub fn event_types() -> impl Iterator<Item = &'static str> {
+    EventDetail::types()
 }

@@ -49,6 +49,7 @@ pub(crate) use codex_health::refused_configuration;
 pub use codex_health::restart::RestartView;
 pub use codex_health::{CodexHealth, CodexState};
 pub use error::DaemonError;
+pub use events::event_types;
 pub use idempotency::RequestKey;
 pub use keep_awake::{KeepAwakeState, KeepAwakeView};
 pub use lifecycle::StartError;

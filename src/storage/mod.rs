@@ -8,6 +8,7 @@ mod disk;
 #[cfg(test)]
 pub(crate) mod faults;
 mod lock;
+mod log_file;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -17,4 +18,5 @@ pub use disk::Disk;
 pub(crate) use disk::Operation;
 pub(crate) use disk::{Content, FileMark, beside};
 pub use lock::{DirectoryLock, LockError, holder, holder_pid};
+pub use log_file::{LOG_FILE_NAME, open_log};
 pub use secret::{Stamp, read_secret};

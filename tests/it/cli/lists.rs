@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CliUser, assert_answer, user_with_session};
-use crate::api::{new_session, session_record, start_daemon, start_turn, text};
+use crate::api::{new_session, run_command, session_record, start_daemon, start_turn, text};
 use crate::duplex::{finished_turn, pending_request, resolved_request};
 use crate::support::daemon::Daemon;
 
@@ -269,7 +269,31 @@ async fn empty_names_are_usage_errors() {
 
 #[tokio::test]
 async fn completions_need_no_daemon() {
-    let ended = CliUser::at("http://127.0.0.1:1").run(&["completions", "bash"]).await;
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    assert!(ended.stdout.contains("complete -F"), "{}", ended.stdout);
+    let user = CliUser::at("http://127.0.0.1:1");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ended = user.run(&["completions", shell]).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(ended.stdout.contains("CODEXD_COMPLETE"), "{}", ended.stdout);
+    }
+    assert_eq!(completed(&user, &["codexd", "comp"]).await, ["compact", "completions"]);
+    assert_eq!(completed(&user, &["codexd", "show", ""]).await.first().map(String::as_str), Some("last"));
+}
+
+#[tokio::test]
+async fn completions_know_sessions_models_and_event_types() {
+    let (_daemon, user, session_id) = user_with_session().await;
+    assert_eq!(completed(&user, &["codexd", "close", "session-"]).await, [session_id.as_str()]);
+    assert!(!completed(&user, &["codexd", "ask", "--model", ""]).await.is_empty());
+    let types = completed(&user, &["codexd", "follow", "--type", "request."]).await;
+    assert_eq!(types, ["request.opened", "request.resolved"]);
+}
+
+/// What a shell offers for the last of these words.
+async fn completed(user: &CliUser, words: &[&str]) -> Vec<String> {
+    let mut command = user.command(&[&["--"], words].concat());
+    command.env("CODEXD_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+    command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true").env("_CLAP_IFS", "\n");
+    let ended = run_command(command).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.stdout.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
