@@ -65,7 +65,7 @@ pub enum Command {
     Models(ClientArguments),
     /// List the threads of Codex on this machine, those of the terminal included
     Threads(ThreadsArguments),
-    /// Print events as they occur
+    /// Follow the conversations of all sessions, or the events
     Follow(FollowArguments),
     /// List pending requests of Codex
     Requests(ListArguments),

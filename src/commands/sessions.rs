@@ -13,6 +13,9 @@ use crate::codex::protocol::values::TURN_IN_PROGRESS;
 use crate::commands::context::CommandContext;
 use crate::commands::format::age;
 
+/// A narrower terminal gets short IDs.
+const WIDE: usize = 120;
+
 const COLUMNS: [Column; 7] = [
     Column { title: "SESSION", overflow: Overflow::Keep },
     Column { title: "TITLE", overflow: Overflow::TruncateEnd },
@@ -36,7 +39,13 @@ pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode,
         let queued = queued.iter().find(|queued| queued["sessionId"] == session["sessionId"]);
         row(session, &asking, queued, now)
     };
-    let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
+    let mut rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
+    if context.stdout.width.is_some_and(|width| width < WIDE) {
+        // The part of an ID that tells sessions apart names a session too.
+        for id in rows.iter_mut().filter_map(|row| row.first_mut()) {
+            *id = id.split('-').nth(1).unwrap_or(id).to_owned();
+        }
+    }
     let text = match rows.is_empty() {
         true if all => "No sessions.".to_owned(),
         true => "No active sessions.".to_owned(),

@@ -24,9 +24,10 @@ pub fn is_variable_set(name: &str) -> bool {
     std::env::var_os(name).is_some()
 }
 
-/// Whether terminal output has no colors: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
+/// Whether terminal output has no colors: `NO_COLOR` is set (no-color.org), `CLICOLOR` is 0, or `TERM` is `dumb`.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("CLICOLOR").is_some_and(|value| value == "0")
         || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 

@@ -273,6 +273,40 @@ async fn ask_sanitizes_codex_output_for_terminal() {
 }
 
 #[tokio::test]
+async fn ask_lays_out_markdown_and_ends_with_totals_at_80_and_140_columns() {
+    let daemon = start_daemon().await;
+    let user = CliUser::of(&daemon);
+    for columns in [80, 140] {
+        let mut command = user.command(&["ask", "command=ls text=**bold**"]);
+        command.env("NO_COLOR", "1");
+        let (code, shown) = Terminal::start(command, columns).ended().await;
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(shown.contains("\r\n\r\nbold\r\n\r\ncompleted in "), "{shown}");
+        assert!(shown.ends_with(" · 101 tokens\r\n"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn start_prints_three_lines_on_a_terminal_and_stops() {
+    let user = CliUser::at("http://127.0.0.1:0");
+    let mut command = user.command(&["start", "--demo", "--repo-root", "."]);
+    command.env("NO_COLOR", "1");
+    let terminal = Terminal::start(command, 200);
+    terminal.shows("Ctrl-C stops codexd. Its log is ").await;
+    let shown = terminal.text();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(
+        lines.len() == 3 && lines[0].starts_with("codexd ") && lines[1].starts_with("Open http://"),
+        "{shown}"
+    );
+    terminal.interrupt();
+    let (code, shown) = terminal.ended().await;
+    assert!(code == Some(0) && shown.ends_with("codexd has stopped.\r\n"), "{shown}");
+    let log = user.directory().join("logs/codexd/demo/codexd.log");
+    assert!(std::fs::read_to_string(log).unwrap().contains("listening"));
+}
+
+#[tokio::test]
 async fn status_json_is_sanitized_for_terminal() {
     let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
@@ -296,9 +330,12 @@ async fn output_uses_colors_only_on_terminals_without_no_color() {
     let daemon = start_daemon().await;
     new_session(&daemon).await;
     let user = CliUser::of(&daemon);
-    for (variable, has_color) in
-        [(None, true), (Some(("NO_COLOR", "1")), false), (Some(("TERM", "dumb")), false)]
-    {
+    for (variable, has_color) in [
+        (None, true),
+        (Some(("NO_COLOR", "1")), false),
+        (Some(("CLICOLOR", "0")), false),
+        (Some(("TERM", "dumb")), false),
+    ] {
         for arguments in [["sessions"].as_slice(), &["ask", "command=ls"]] {
             let mut command = user.command(arguments);
             command.envs(variable);
