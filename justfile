@@ -58,3 +58,11 @@ update:
 # Take screenshots of eight states of the page, of which docs has two
 screenshots:
     .ci/page screenshots
+
+# Make the archives of a release, with checksums, in target/dist
+dist *targets:
+    .ci/dist {{ targets }}
+
+# Run the commands of the documents against the demo
+documents:
+    .ci/documents
