@@ -5,22 +5,24 @@
 //! block again with each piece, so it keeps the source of that block only.
 //! Invariant: text passes [`sanitize_for_terminal`] after it was parsed, because an entity can stand for any character.
 
+mod table;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 use anstyle::{AnsiColor, Style};
-use pulldown_cmark::{Alignment, CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use super::patch::diff_style;
 use super::terminal::{FAINT, OutputTarget, STRONG, sanitize_for_terminal};
 use super::wrap::{Span, WrappedLine, paint_line, wrap};
+use table::Table;
 
 /// Prose is not wider than this, so that it can be read on a wide terminal.
 const MAX_PROSE_WIDTH: usize = 100;
-/// A column of a table is never narrower than this.
-const MIN_CELL_WIDTH: usize = 3;
+/// The last block is rendered again when it has grown by this part of its length.
+const MIN_GROWTH_DIVISOR: usize = 64;
 /// What code looks like.
 const CODE: Style = AnsiColor::Cyan.on_default();
 /// How far a code block is indented.
@@ -42,6 +44,8 @@ pub(crate) struct MarkdownStream {
     source: String,
     /// How many lines of the last block were returned.
     returned: usize,
+    /// The length of `source` when it was rendered last.
+    rendered: usize,
     /// Whether a block comes before `source`.
     has_previous_block: bool,
 }
@@ -49,12 +53,16 @@ pub(crate) struct MarkdownStream {
 impl MarkdownStream {
     /// An empty message for this output.
     pub(crate) fn new(screen: OutputTarget) -> Self {
-        Self { screen, source: String::new(), returned: 0, has_previous_block: false }
+        Self { screen, source: String::new(), returned: 0, rendered: 0, has_previous_block: false }
     }
 
     /// Adds a piece; returns the lines that are final now.
     pub(crate) fn push(&mut self, piece: &str) -> String {
         self.source.push_str(piece);
+        // A long block is rendered again only when it has grown by a part of its length, so that the work stays linear.
+        if self.source.len().saturating_sub(self.rendered) < self.source.len() / MIN_GROWTH_DIVISOR {
+            return String::new();
+        }
         let complete = self.source.rfind('\n').map_or(0, |at| at + 1);
         let (lines, last) = self.source.split_at(complete);
         // The start of a line decides what the line is, and may also change the block before it.
@@ -72,6 +80,7 @@ impl MarkdownStream {
     }
 
     fn take(&mut self, source: &str, is_whole: bool) -> String {
+        self.rendered = self.source.len();
         let mut writer = Writer::new(&self.screen, source, self.has_previous_block);
         writer.write();
         let stable = if is_whole { writer.lines.len() } else { writer.stable };
@@ -80,6 +89,7 @@ impl MarkdownStream {
         self.returned = self.returned.max(stable);
         if !is_whole && writer.last_block.source > 0 {
             self.source.drain(..writer.last_block.source);
+            self.rendered = self.source.len();
             self.returned -= writer.last_block.line;
             self.has_previous_block = true;
         }
@@ -102,12 +112,6 @@ struct Prefix {
     first: Option<String>,
     rest: String,
     width: usize,
-}
-
-#[derive(Default)]
-struct Table {
-    alignments: Vec<Alignment>,
-    rows: Vec<Vec<Vec<Span>>>,
 }
 
 struct Writer<'a> {
@@ -437,58 +441,10 @@ impl<'a> Writer<'a> {
     }
 
     fn end_table(&mut self) {
-        let Some(Table { alignments, rows }) = self.table.take() else { return };
-        let widths = column_widths(&rows, alignments.len(), self.width());
-        for (at, row) in rows.iter().enumerate() {
-            let cells: Vec<Vec<WrappedLine>> = widths
-                .iter()
-                .enumerate()
-                .map(|(at, width)| wrap(row.get(at).map_or(&[], Vec::as_slice), *width))
-                .collect();
-            let height = cells.iter().map(Vec::len).max().unwrap_or(0);
-            for line in 0..height {
-                let mut text = String::new();
-                for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-                    let pieces = cell.get(line).map_or(&[][..], |line| &line.pieces);
-                    let pieces: Vec<Span> = pieces
-                        .iter()
-                        .map(|piece| Span {
-                            style: if at == 0 { piece.style.bold() } else { piece.style },
-                            ..piece.clone()
-                        })
-                        .collect();
-                    let free = width.saturating_sub(pieces.iter().map(Span::width).sum());
-                    let left = match alignments.get(column) {
-                        Some(Alignment::Right) => free,
-                        Some(Alignment::Center) => free / 2,
-                        _ => 0,
-                    };
-                    let gap = if column == 0 { "" } else { "  " };
-                    text.push_str(&format!("{gap}{}", " ".repeat(left)));
-                    text.push_str(&paint_line(self.screen, &pieces));
-                    text.push_str(&" ".repeat(free - left));
-                }
-                self.push_line(text.trim_end());
-            }
-            if at == 0 {
-                let rule: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
-                self.push_line(&self.screen.paint(FAINT, &rule.join("  ")));
-            }
+        let Some(table) = self.table.take() else { return };
+        for line in table.lines(self.screen, self.width()) {
+            self.push_line(&line);
         }
         self.needs_blank = true;
     }
-}
-
-/// The widths of the columns of a table: the widest ones give way until the table fits.
-fn column_widths(rows: &[Vec<Vec<Span>>], count: usize, width: usize) -> Vec<usize> {
-    let widest = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.iter().map(Span::width).sum::<usize>()).max().unwrap_or(0)
-    };
-    let mut widths: Vec<usize> = (0..count).map(|column| widest(column).max(MIN_CELL_WIDTH)).collect();
-    while widths.iter().sum::<usize>() + 2 * count.saturating_sub(1) > width {
-        let Some(widest) = widths.iter_mut().filter(|width| **width > MIN_CELL_WIDTH).max() else { break };
-        *widest -= 1;
-    }
-    widths
 }

@@ -87,8 +87,9 @@ fn document(session: &Value, turns: &[Value], max_output: Option<usize>) -> Stri
         for item in turn["items"].as_array().into_iter().flatten() {
             if items::is_user_message(item) {
                 let time = turn["startedAt"].as_i64().and_then(local_time).map(|time| format!(" · {time}"));
-                let said = items::user_text(item);
-                document.push_str(&format!("\n## You{}\n\n{}\n", time.unwrap_or_default(), said.trim_end()));
+                // The lines of a person stay lines.
+                let said = items::user_text(item).trim_end().replace('\n', "  \n");
+                document.push_str(&format!("\n## You{}\n\n{}\n", time.unwrap_or_default(), said));
                 is_codex_named = false;
             } else if let Some(block) = item_block(item, session["cwd"].as_str(), max_output) {
                 if !std::mem::replace(&mut is_codex_named, true) {

@@ -17,8 +17,11 @@ use crate::commands::patch::{FileChange, patch_lines, patch_totals};
 use crate::commands::questions::{self, Question};
 use crate::commands::requests::find_decision;
 use crate::commands::terminal::{STRONG, WAITING, sanitize_and_indent, sanitize_for_terminal};
+use crate::commands::wrap::wrap_indented;
 use crate::commands::{format, output};
 
+/// How far the words of a decision are indented.
+const DECISION_INDENT: usize = 5;
 /// A page of a question has at least this many lines, however low the terminal is.
 const MIN_PAGE_LINES: usize = 5;
 
@@ -216,6 +219,7 @@ impl<'a> Approvals<'a> {
         let mut text: String = shown.iter().map(|line| format!("{line}\n")).collect();
         for (number, decision) in (1..).zip(&decisions) {
             let words = sanitize_for_terminal(&format::decision_in_words(decision));
+            let words = wrap_indented(&words, screen.width, DECISION_INDENT);
             text.push_str(&format!("  {number}  {words}\n"));
         }
         let more = match self.unshown.len() {
