@@ -54,6 +54,7 @@ clients *names:
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi
     CODEXD_UPDATE_DOCS=1 CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- cli::
+    CODEXD_UPDATE_ANSWERS=1 cargo test --lib -- commands::
 
 # Take screenshots of eight states of the page, of which docs has two
 screenshots:

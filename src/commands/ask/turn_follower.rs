@@ -425,8 +425,9 @@ impl<'a> TurnFollower<'a> {
                     self.approvals.add_patch(item);
                 }
                 self.activity.start_item(item);
-                // A person sees it in the line of progress.
-                if let Some(line) = format::item(item).filter(|_| !self.printer.is_watched()) {
+                // A person sees it in the line of progress, and a program in a JSON line.
+                let has_note = !self.printer.is_watched() && self.json_lines.is_none();
+                if let Some(line) = format::item(item).filter(|_| has_note) {
                     self.printer.print_note(&line)?;
                 }
             }
@@ -443,7 +444,7 @@ impl<'a> TurnFollower<'a> {
                     for line in lines {
                         self.printer.print_painted_note(&line)?;
                     }
-                } else if let Some(outcome) = format::item_outcome(item) {
+                } else if let (Some(outcome), None) = (format::item_outcome(item), &self.json_lines) {
                     let line = format::item(item).unwrap_or_default();
                     self.printer.print_note(&format!("{outcome}: {line}"))?;
                 }

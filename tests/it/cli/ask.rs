@@ -119,7 +119,7 @@ async fn exec_json_prints_lines_and_writes_last_message() {
     let user = CliUser::of(&daemon);
     let arguments = ["exec", "--json", "-o", "last.txt", "-c", "a.b=1", "command=ls text=*done*"];
     let asked = user.run(&arguments).await;
-    assert_eq!(asked.code, Some(0), "{asked:?}");
+    assert_eq!((asked.code, asked.stderr.as_str()), (Some(0), ""), "{asked:?}");
     let lines: Vec<Value> = asked.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let types: Vec<String> = lines.iter().map(|line| text(&line["type"])).collect();
     let expected = [
