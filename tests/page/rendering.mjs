@@ -96,7 +96,7 @@ await runTest(async (page) => {
     eventOf("app-server.turn.error", { willRetry: false, error: { message: "said once" } }, session),
     eventOf("app-server.turn.completed", { status: "completed", error: { message: "said once" } }, session),
   ]);
-  await waitUntil(page, () => document.querySelector(".markdown .has-task"));
+  await waitUntil(page, () => document.querySelector("#turns:not([aria-busy]) .markdown .has-task") && document.querySelector(".whole-diff:not([hidden])"));
   assert.equal(await page.textContent(".user .text"), "# no *Markdown*");
   const drawn = await page.evaluate(() => {
     const texts = (selector) => [...document.querySelectorAll(selector)].map((one) => one.textContent);
@@ -146,6 +146,9 @@ await runTest(async (page) => {
   // The lines of files, the numbers and the words that differ.
   await page.click(".changes .file:last-of-type summary");
   await page.click(".whole-diff > summary");
+  // An opened part is filled a moment later.
+  await page.waitForSelector(".changes .file:last-of-type .patch");
+  await page.waitForSelector(".whole-diff .path");
   const lines = await page.$$eval(".changes .file:last-of-type .patch span", (all) => all.map((one) => [one.className, one.dataset.old, one.dataset.now, one.querySelector("b")?.textContent]));
   assert.deepEqual(lines, [
     ["hunk", undefined, undefined, undefined],
