@@ -158,6 +158,7 @@ await runTest(async (page) => {
   await checkAxe(page, "a crash loop");
   await page.click("#trouble-action");
   await page.waitForSelector("#health:not([hidden]) #no-hooks");
+  assert.match(await page.textContent("#child-facts"), /Sleepcodexd does not keep the machine awake/);
   await page.route("**/describe", (route) => route.abort());
   for (const socket of sockets) await socket.close();
   await waitUntil(page, () => document.body.hasAttribute("data-lost") && /^No connection to codexd since/.test(document.querySelector("#trouble-text").textContent));

@@ -130,6 +130,18 @@ function versionText({ version, installedVersion }) {
   return isOther ? `${version}, but ${installedVersion} is installed` : version;
 }
 
+function keepAwakeText({ state, programs, error }) {
+  const names = programs.join(" and ");
+  const texts = {
+    off: "codexd does not keep the machine awake",
+    unavailable: "no program of the system can keep it awake",
+    idle: `${names} will keep the machine awake while a turn runs`,
+    active: `${names} keeps the machine awake`,
+    failed: `the machine may go to sleep during a turn: ${error}`,
+  };
+  return texts[state] ?? state;
+}
+
 function drawChild() {
   const { child, service } = health;
   if (!child) return;
@@ -151,6 +163,7 @@ function drawChild() {
     ["codexd started", health.startedAt ? clock(health.startedAt) : ""],
     ["Generation", String(child.generation)],
     ["Consecutive failures", String(child.deaths)],
+    ["Sleep", keepAwakeText(service.keepAwake)],
   ];
   if (child.nextStartAt) facts.push(["Next start", clock(child.nextStartAt)]);
   if (child.lastError) facts.push(["Last error", child.lastError]);
@@ -269,6 +282,7 @@ function toggleHealth(isShown = byId("health").hidden) {
   byId("show-health").setAttribute("aria-expanded", String(isShown));
   show(byId("health"), isShown);
   if (!isShown) return;
+  requestStatus();
   readRestarts();
   readAccount();
   readHooks();
