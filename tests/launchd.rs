@@ -127,7 +127,8 @@ fn agent_path_covers_homebrew_npm_and_system() {
     for folder in ["/opt/homebrew/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"] {
         assert!(folders.contains(&folder), "no {folder} in PATH");
     }
-    assert!(folders.iter().all(|folder| Path::new(folder).is_absolute()), "{folders:?}");
+    assert_eq!(folders[0], "__HOME__/.local/bin");
+    assert!(folders[1..].iter().all(|folder| Path::new(folder).is_absolute()), "{folders:?}");
     assert_eq!(string(environment, "HOME"), "__HOME__");
 }
 

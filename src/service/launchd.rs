@@ -13,6 +13,9 @@ const AGENT_COMMENT: &str = "written by codexd service install, which overwrites
 /// The value of `BAA_CODEXD_LOG` in the template, its last environment variable.
 const LOG_FILTER_VALUE: &str = "<string>warn</string>\n";
 
+/// The limit of open files in the template.
+const OPEN_FILES: &str = "<integer>1024</integer>";
+
 /// The property list.
 pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
     let log = spec.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER);
@@ -30,9 +33,11 @@ pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
         TEMPLATE,
         &[
             (TEMPLATE_COMMENT, AGENT_COMMENT),
+            // Before the home directory, with which it begins.
+            (search::MACOS_PATH, &escape(&spec.search_path)),
             ("__HOME__", &escape(spec.home)),
             ("__CODEXD__", &escape(spec.program)),
-            (search::MACOS_PATH, &escape(&spec.search_path)),
+            (OPEN_FILES, &format!("<integer>{}</integer>", spec.open_files())),
             (LOG_FILTER_VALUE, &variables),
         ],
     )
@@ -73,7 +78,8 @@ mod tests {
             ("__CODEXD__", 1),
             (search::MACOS_PATH, 1),
             (LOG_FILTER_VALUE, 1),
-            ("__HOME__", 4),
+            (OPEN_FILES, 1),
+            ("__HOME__", 5),
         ] {
             assert_eq!(TEMPLATE.matches(placeholder).count(), count, "{placeholder}");
         }

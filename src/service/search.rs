@@ -1,14 +1,14 @@
 //! The `PATH` of the service.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::spec::{ServiceError, text};
 use crate::config::{ChildStrategy, Config, Platform, find_program};
 
-/// The `PATH` of the agent template: Homebrew on Apple silicon and on Intel, npm's default, and the system.
-pub(super) const MACOS_PATH: &str =
-    "/opt/homebrew/bin:/opt/homebrew/sbin:/usr/local/bin:/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin";
+/// The `PATH` of the agent template: the user's own programs, Homebrew on Apple silicon and on Intel, npm's default, and the
+/// system.
+pub(super) const MACOS_PATH: &str = "__HOME__/.local/bin:/opt/homebrew/bin:/opt/homebrew/sbin:/usr/local/bin:/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin";
 /// The `PATH` common to Linux distributions, after the directory of the user's own programs.
 const LINUX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -24,7 +24,7 @@ pub(super) fn path(
     home: &str,
 ) -> Result<(String, Vec<String>), ServiceError> {
     let usual = match platform {
-        Platform::MacOs => MACOS_PATH.to_owned(),
+        Platform::MacOs => MACOS_PATH.replace("__HOME__", home),
         Platform::Xdg => format!("{home}/.local/bin:{LINUX_PATH}"),
     };
     let mut directories: Vec<String> = usual.split(':').map(str::to_owned).collect();
@@ -47,7 +47,7 @@ pub(super) fn path(
                 if without.is_ok_and(|other| is_same(&other, &found)) {
                     continue;
                 }
-                let directory = text(found.parent().unwrap_or(Path::new("/")))?.to_owned();
+                let directory = text(&lasting(found.parent().unwrap_or(Path::new("/"))))?.to_owned();
                 directories.retain(|other| *other != directory);
                 directories.insert(0, directory);
             }
@@ -56,6 +56,13 @@ pub(super) fn path(
         }
     }
     Ok((directories.join(":"), notes))
+}
+
+/// The directory itself, where the path is one of fnm that exists only as long as a shell.
+fn lasting(directory: &Path) -> PathBuf {
+    let is_of_a_shell = directory.iter().any(|name| name == "fnm_multishells");
+    let lasting = if is_of_a_shell { directory.canonicalize().ok() } else { None };
+    lasting.unwrap_or_else(|| directory.to_owned())
 }
 
 /// Whether two paths lead to the same file.

@@ -52,6 +52,22 @@ pub(super) struct ServiceSpec<'a> {
     pub(super) connections: usize,
 }
 
+/// The minimum soft limit for open files; codexd would request the same.
+const MIN_OPEN_FILES: usize = 1024;
+/// How many of them are not for connections.
+const RESERVED_FILES: usize = 64;
+
+impl ServiceSpec<'_> {
+    /// The soft limit for open files.
+    pub(super) fn open_files(&self) -> usize {
+        // The default of --connection-limit is no reason to raise it: codexd then accepts a few connections less.
+        match self.connections {
+            0..=MIN_OPEN_FILES => MIN_OPEN_FILES,
+            more => more.saturating_add(RESERVED_FILES),
+        }
+    }
+}
+
 /// Converts a path to text that either kind of file can contain.
 pub(super) fn text(path: &Path) -> Result<&str, ServiceError> {
     let refused = |reason| ServiceError::Path { path: path.to_owned(), reason };

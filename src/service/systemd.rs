@@ -11,11 +11,6 @@ use std::path::PathBuf;
 use super::spec::{ServiceError, ServiceSpec};
 use crate::codex::protocol::environment::CODEX_HOME;
 
-/// The minimum soft limit for open files; codexd would request the same.
-const MIN_OPEN_FILES: usize = 1024;
-/// How many of them are not for connections.
-const RESERVED_FILES: usize = 64;
-
 /// The unit file.
 pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     // systemd rejects such a path, however it is quoted (`string_is_safe`, measured on 252).
@@ -25,11 +20,7 @@ pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     }
     // In the path of a program only specifiers are expanded, so a dollar sign is not doubled (measured on 252).
     let program = quote(spec.program);
-    // The default of --connection-limit is no reason to raise it: codexd then accepts a few connections less.
-    let files = match spec.connections {
-        0..=MIN_OPEN_FILES => MIN_OPEN_FILES,
-        more => more.saturating_add(RESERVED_FILES),
-    };
+    let files = spec.open_files();
     let user_variables = [("HOME", spec.home), ("PATH", spec.search_path.as_str())];
     let codex_home = spec.codex_home.map(|directory| (CODEX_HOME, directory));
     let settings = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -79,7 +79,7 @@ fn agent_escapes_every_value() {
     for (name, expected) in [
         ("HOME", SPECIAL_CHARACTERS),
         ("CODEX_HOME", SPECIAL_CHARACTERS),
-        ("PATH", search::MACOS_PATH),
+        ("PATH", &search::MACOS_PATH.replace("__HOME__", SPECIAL_CHARACTERS)),
         ("BAA_CODEXD_LOG", "warn"),
         ("BAA_CODEXD_AUTH_TOKEN_FILE", SPECIAL_CHARACTERS),
         ("BAA_CODEXD_SERVER_ARGS", r#"["a\"b"]"#),
@@ -140,6 +140,25 @@ fn unit_file_limit_covers_connections() {
     assert_eq!(limit(&machine), "1024:524288");
     machine.flags.push(format!("--connection-limit={}", "5000"));
     assert_eq!(limit(&machine), "5064:524288");
+    let agent = machine.service(Platform::MacOs, "/home/me", "/codexd", "").unwrap().text;
+    assert!(agent.contains("<integer>5064</integer>"), "{agent}");
+}
+
+#[test]
+fn service_path_has_no_directory_of_a_shell() {
+    let machine = Machine::new();
+    let home = machine.home.path().canonicalize().unwrap();
+    let bin = home.join("fnm/v1/installation/bin");
+    for name in ["codex", "node"] {
+        machine.program(&format!("fnm/v1/installation/bin/{name}"));
+    }
+    let shells = home.join("state/fnm_multishells");
+    fs::create_dir_all(&shells).unwrap();
+    std::os::unix::fs::symlink(bin.parent().unwrap(), shells.join("1_2")).unwrap();
+    let given = shells.join("1_2/bin");
+    let (path, _) =
+        search::path(&machine.config(given.to_str().unwrap()), Platform::MacOs, "/home/me").unwrap();
+    assert!(path.starts_with(&format!("{}:/home/me/.local/bin:/opt/", bin.display())), "{path}");
 }
 
 #[test]

@@ -97,8 +97,9 @@ pub(crate) fn children(_: Pid) -> Vec<Pid> {
 fn ps(arguments: &[&str]) -> io::Result<String> {
     let output = Command::new("/bin/ps")
         .args(arguments)
-        // The names in dates depend on the locale.
+        // The names in dates depend on the locale, and start times on the time zone, which may change while a process runs.
         .env("LC_ALL", "C")
+        .env("TZ", "UTC")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()?;
