@@ -29,6 +29,7 @@ pub use process::exit::Exit;
 pub use process::filter::INSTANCE_VARIABLE;
 pub use process::guard::run as run_guard;
 pub use process::identity::Identity;
+pub use process::info::KnownProcess;
 pub use process::memory::{memory, tree_memory};
 pub use process::platform::become_subreaper;
 pub use process::program::{OneProgram, ProgramRunner};

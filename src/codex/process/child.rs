@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::filter::INSTANCE_VARIABLE;
 use super::identity::Identity;
-use super::info::{PROGRAM_VARIABLE, pid_of};
+use super::info::{KnownProcess, PROGRAM_VARIABLE, pid_of};
 use super::reaper::ChildRegistry;
 use super::stop_pace::{StopPace, wait_for_hurry};
 
@@ -47,6 +47,8 @@ pub struct ChildRecord {
     pub generation: u64,
     /// The value of [`INSTANCE_VARIABLE`] in its environment and in those of its descendants.
     pub instance: String,
+    /// Its descendants, on systems where they could not be found after its end.
+    pub descendants: Vec<KnownProcess>,
 }
 
 /// What to start.

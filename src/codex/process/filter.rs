@@ -1,7 +1,8 @@
 //! Which processes of this machine belong to the app-server.
 //!
 //! A process belongs to it when [`INSTANCE_VARIABLE`] in its environment has our value, when it descends from such a process,
-//! or, where the system makes us the parent of orphans, when it descends from us. Sweeps and sandbox searches use it, so a
+//! or, where the system makes us the parent of orphans, when it descends from us; elsewhere also when it was seen before, see
+//! `descendants.rs`. Sweeps and sandbox searches use it, so a
 //! mistake here would end a foreign process: parents of this process and `excluded` ones never match, and the programs
 //! that codexd runs beside the app-server match only their own mark.
 
@@ -10,7 +11,7 @@ use std::io;
 
 use rustix::process::{Pid, getpid};
 
-use super::info::ProcessInfo;
+use super::info::{KnownProcess, ProcessInfo};
 use super::platform;
 use super::reaper::ChildRegistry;
 
@@ -69,27 +70,55 @@ impl ProcessFilter {
         Ok((processes, filter))
     }
 
-    /// The same, and those of `known` that still run, whose connection to us may no longer be visible; and whether these are
-    /// all. If the child that is being started hangs, it matches too.
+    /// The same, and the [`ProcessFilter::family`] of `known`, whose connection to us may no longer be visible; and whether
+    /// these are all. If the child that is being started hangs, it matches too.
     pub(crate) fn running_with(
         &self,
-        known: &[ProcessInfo],
+        known: &[KnownProcess],
         start_hangs: bool,
     ) -> io::Result<(Vec<ProcessInfo>, bool)> {
         let (processes, filter) = self.list(start_hangs)?;
         let is_complete = filter.includes_descendants == self.includes_descendants;
         let mut running = filter.among(&processes, getpid());
-        let is_known = |one: &&ProcessInfo| {
-            let same = |other: &ProcessInfo| (other.pid, &other.start_time) == (one.pid, &one.start_time);
-            !one.has_ended && known.iter().any(same) && !running.iter().any(same)
-        };
-        let more: Vec<_> = processes.iter().filter(is_known).cloned().collect();
+        let family = filter.family(&processes, known, getpid());
+        let is_new = |one: &ProcessInfo| !running.iter().any(|other| other.pid == one.pid);
+        let more: Vec<_> = family.into_iter().filter(is_new).collect();
         running.extend(more);
         Ok((running, is_complete))
     }
 
     /// The matching ones of `processes`; `me` is the PID of this process.
     pub(crate) fn among(&self, processes: &[ProcessInfo], me: Pid) -> Vec<ProcessInfo> {
+        let marked = processes.iter().filter(|one| one.is_marked).map(|one| one.pid.as_raw_nonzero().get());
+        let me_too = self.includes_descendants.then(|| me.as_raw_nonzero().get());
+        self.descending(processes, marked.chain(me_too).collect(), me)
+    }
+
+    /// The running ones of `processes` that are in `known`, are in the process group of one that is, or descend from either.
+    pub(super) fn family(
+        &self,
+        processes: &[ProcessInfo],
+        known: &[KnownProcess],
+        me: Pid,
+    ) -> Vec<ProcessInfo> {
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let is_known = |one: &ProcessInfo| known.iter().any(|other| other.is(one));
+        let own_group = processes.iter().find(|one| one.pid == me).map(|one| one.group);
+        // The ID of a group that has ended may be that of another one now, whose leader is not known.
+        let is_ours = |group: i32| {
+            let mut leaders = processes.iter().filter(|one| one.pid.as_raw_nonzero().get() == group);
+            Some(group) != own_group && leaders.all(is_known)
+        };
+        let groups: HashSet<i32> =
+            known.iter().map(|one| one.group).filter(|group| is_ours(*group)).collect();
+        let roots = processes.iter().filter(|one| is_known(one) || groups.contains(&one.group));
+        self.descending(processes, roots.map(|one| one.pid.as_raw_nonzero().get()).collect(), me)
+    }
+
+    /// The running ones of `processes` that are, or descend from, one of `roots` and are not excluded.
+    fn descending(&self, processes: &[ProcessInfo], roots: HashSet<i32>, me: Pid) -> Vec<ProcessInfo> {
         let me = me.as_raw_nonzero().get();
         let parents: HashMap<i32, i32> =
             processes.iter().map(|one| (one.pid.as_raw_nonzero().get(), one.parent)).collect();
@@ -104,13 +133,7 @@ impl ProcessFilter {
         let is_program = |one: &&ProcessInfo| one.is_program && !one.is_marked;
         let spared = processes.iter().filter(|one| is_stranger(one) || is_program(one));
         excluded.extend(spared.map(|one| one.pid.as_raw_nonzero().get()));
-        let roots: HashSet<i32> = processes
-            .iter()
-            .filter(|one| one.is_marked)
-            .map(|one| one.pid.as_raw_nonzero().get())
-            .filter(|pid| !excluded.contains(pid))
-            .chain(self.includes_descendants.then_some(me))
-            .collect();
+        let is_root = |pid: i32| roots.contains(&pid) && (pid == me || !excluded.contains(&pid));
         let is_ours = |one: &&ProcessInfo| {
             let pid = one.pid.as_raw_nonzero().get();
             // Descendants of an excluded process are excluded too.
@@ -118,7 +141,7 @@ impl ProcessFilter {
                 && !excluded.contains(&pid)
                 && ancestors(pid, &parents)
                     .take_while(|pid| *pid == me || !excluded.contains(pid))
-                    .any(|pid| roots.contains(&pid))
+                    .any(is_root)
         };
         processes.iter().filter(is_ours).cloned().collect()
     }

@@ -19,7 +19,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
 use super::filter::{INSTANCE_VARIABLE, ProcessFilter};
-use super::info::pid_of;
+use super::info::{KnownProcess, pid_of};
 use super::platform;
 use super::reaper::ChildRegistry;
 use super::sandbox::Sandboxes;
@@ -58,7 +58,7 @@ pub fn run(instance: &str) -> ExitCode {
     }
     let filter = ProcessFilter::marked(instance);
     // Listed now: the parent of a process without the mark is known only while that parent runs.
-    let known = filter.running().unwrap_or_default();
+    let known: Vec<_> = filter.running().unwrap_or_default().iter().map(KnownProcess::of).collect();
     Sandboxes::all(filter.clone()).end_blocking();
     drop(held);
     std::thread::sleep(APP_SERVER_EXIT_GRACE);

@@ -31,14 +31,14 @@ pub(crate) fn list(mark: &str) -> io::Result<Vec<ProcessInfo>> {
         let Some(pid) = name.parse().ok().and_then(pid_of) else { continue };
         // A process may end while it is inspected; then it is left out.
         let Some(stat) = Stat::of(pid) else { continue };
-        let Stat { parent, start_time, has_ended } = stat;
+        let Stat { parent, group, start_time, has_ended } = stat;
         let environment = if has_ended { Vec::new() } else { environment(pid) };
         let has = |is_it: &dyn Fn(&[u8]) -> bool| environment.split(|&byte| byte == 0).any(is_it);
         let is_marked = has(&|variable| variable == mark.as_bytes());
         let is_program = has(&|variable| {
             variable.strip_prefix(PROGRAM_VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
         });
-        process.push(ProcessInfo { pid, parent, start_time, has_ended, is_marked, is_program });
+        process.push(ProcessInfo { pid, parent, group, start_time, has_ended, is_marked, is_program });
     }
     Ok(process)
 }
@@ -148,6 +148,7 @@ pub(crate) fn children(pid: Pid) -> Vec<Pid> {
 /// The parts of `/proc/PID/stat` that are used.
 struct Stat {
     parent: i32,
+    group: i32,
     /// In clock ticks since boot.
     start_time: String,
     has_ended: bool,
@@ -162,9 +163,10 @@ impl Stat {
         let mut fields = fields.split(' ');
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
         // The start time is field 22; the state is field 3.
-        let start_time = fields.nth(22 - 5)?.to_owned();
-        Some(Self { parent, start_time, has_ended: matches!(state, "Z" | "X") })
+        let start_time = fields.nth(22 - 6)?.to_owned();
+        Some(Self { parent, group, start_time, has_ended: matches!(state, "Z" | "X") })
     }
 }
 

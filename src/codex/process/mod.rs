@@ -1,6 +1,7 @@
 //! The app-server as a process: starting it, finding the processes that belong to it, and ending them.
 
 pub(super) mod child;
+pub(super) mod descendants;
 pub(super) mod detached;
 pub(super) mod escapes;
 pub(super) mod exit;

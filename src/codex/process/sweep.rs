@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::filter::ProcessFilter;
 use super::identity::Identity;
-use super::info::{PROGRAM_VARIABLE, ProcessInfo};
+use super::info::{KnownProcess, PROGRAM_VARIABLE};
 use super::limits::{POLL_INTERVAL, SIGTERM_GRACE};
 use super::platform;
 use super::reaper::ChildRegistry;
@@ -25,20 +25,25 @@ pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 /// Each gets SIGTERM, and SIGKILL if it still runs after [`SIGTERM_GRACE`] or as soon as `hurry` returns true. Blocks.
 pub(crate) fn sweep(
     filter: &ProcessFilter,
-    known: &[ProcessInfo],
+    known: &[KnownProcess],
     limit: Duration,
     hurry: impl Fn() -> bool,
 ) -> io::Result<(usize, usize)> {
     let began = Instant::now();
     let mut signalled = HashSet::new();
+    let mut known = known.to_vec();
     let starts = filter.owned.as_ref().map(ChildRegistry::starts);
     loop {
         // One child is started at a time; a start that takes this long waits for a file system that does not respond.
         let is_unchanged = filter.owned.as_ref().map(ChildRegistry::starts) == starts;
         let start_hangs = is_unchanged && began.elapsed() >= SIGTERM_GRACE;
-        let (running, is_complete) = filter.running_with(known, start_hangs)?;
+        let (running, is_complete) = filter.running_with(&known, start_hangs)?;
         let kill = began.elapsed() >= SIGTERM_GRACE || hurry();
         for one in &running {
+            // Where orphans go to another process, only its group connects it with what it starts before it ends.
+            if !known.is_empty() && !known.iter().any(|other| other.is(one)) {
+                known.push(KnownProcess::of(one));
+            }
             let is_new = signalled.insert((one.pid, one.start_time.clone()));
             // One SIGTERM only: some programs exit at once, without cleaning up, on a second one.
             let sent = match (kill, is_new) {
@@ -60,11 +65,16 @@ pub(crate) fn sweep(
     }
 }
 
-/// Ends what an earlier daemon left: exactly this app-server, if it still runs, and the processes with the mark of that
-/// daemon. Returns how many processes were ended.
+/// Ends what an earlier daemon left: exactly this app-server, if it still runs, the processes with the mark of that daemon,
+/// and those of `known` with their descendants. Returns how many processes were ended.
 ///
 /// The app-server gets `grace` to exit by itself, as it does when its stdin ends. Blocks.
-pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::Result<usize> {
+pub fn end_leftover(
+    leader: &Identity,
+    instance: &str,
+    known: &[KnownProcess],
+    grace: Duration,
+) -> io::Result<usize> {
     let until = Instant::now() + grace;
     while leader.is_running() && Instant::now() < until {
         std::thread::sleep(POLL_INTERVAL);
@@ -76,7 +86,7 @@ pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::R
         leader.signal(Signal::KILL)?;
         ended += 1;
     }
-    Ok(ended + sweep(&filter, &[], SWEEP_LIMIT, || false)?.0)
+    Ok(ended + sweep(&filter, known, SWEEP_LIMIT, || false)?.0)
 }
 
 /// Ends the programs with this value of [`PROGRAM_VARIABLE`] and their descendants, which an earlier daemon left. Returns

@@ -10,6 +10,7 @@ fn seen(pid: i32, parent: i32, is_marked: bool) -> ProcessInfo {
     ProcessInfo {
         pid: Pid::from_raw(pid).unwrap(),
         parent,
+        group: pid,
         start_time: String::new(),
         has_ended: false,
         is_marked,
@@ -93,6 +94,35 @@ fn sandbox_belongs_to_the_thread_of_its_command() {
 }
 
 #[test]
+fn process_filter_follows_known_processes_and_their_groups() {
+    use super::info::KnownProcess;
+    let in_group = |pid, parent, group| ProcessInfo { group, ..seen(pid, parent, false) };
+    // 10 is this process in the group 5. 20 was the app-server, 30 a command that still runs, 40 one that has ended.
+    let known = [in_group(20, 10, 20), in_group(30, 20, 30), in_group(40, 20, 40), in_group(45, 20, 5)];
+    let known = known.each_ref().map(KnownProcess::of);
+    let all = [
+        in_group(5, 1, 5),
+        in_group(10, 5, 5),
+        in_group(30, 1, 30),
+        in_group(31, 30, 31),
+        in_group(41, 1, 40),
+        in_group(42, 41, 42),
+        in_group(50, 5, 5),
+        in_group(60, 1, 60),
+    ];
+    let family = |all: &[ProcessInfo]| -> Vec<i32> {
+        let filter = ours(false, &[]);
+        let found = filter.family(all, &known, Pid::from_raw(10).unwrap());
+        found.iter().map(|one| one.pid.as_raw_nonzero().get()).collect()
+    };
+    assert_eq!(family(&all), [30, 31, 41, 42]);
+    // The number of the ended command is that of another process now, which leads a group of its own.
+    let mut reused = all.to_vec();
+    reused.push(ProcessInfo { start_time: "later".to_owned(), ..in_group(40, 1, 40) });
+    assert_eq!(family(&reused), [30, 31]);
+}
+
+#[test]
 fn process_filter_terminates_on_cyclic_parents() {
     let all = [seen(2, 3, false), seen(3, 2, false), seen(4, 4, false), seen(5, 9, true)];
     assert_eq!(among(&ours(true, &[]), &all, 7), [5]);
@@ -100,9 +130,9 @@ fn process_filter_terminates_on_cyclic_parents() {
 
 #[test]
 fn process_listing_of_macos_is_parsed() {
-    let text = "  1     0 Ss   Thu Nov 20 05:54:56 2026     /sbin/launchd\n\
-                501   1 Z    Thu Nov  6 05:54:56 2026     (codex)\n\
-                502 501 S+   Thu Nov 20 05:54:57 2026     sleep 300 PATH=/bin X_I=1 BAA=2\n\
+    let text = "  1     0   1 Ss   Thu Nov 20 05:54:56 2026     /sbin/launchd\n\
+                501   1 501 Z    Thu Nov  6 05:54:56 2026     (codex)\n\
+                502 501 501 S+   Thu Nov 20 05:54:57 2026     sleep 300 PATH=/bin X_I=1 BAA=2\n\
                 invalid line\n";
     let found = super::ps::parse(text, "X_I=1");
     let summary: Vec<_> = found
@@ -111,6 +141,7 @@ fn process_listing_of_macos_is_parsed() {
             (
                 one.pid.as_raw_nonzero().get(),
                 one.parent,
+                one.group,
                 one.start_time.as_str(),
                 one.has_ended,
                 one.is_marked,
@@ -120,9 +151,9 @@ fn process_listing_of_macos_is_parsed() {
     assert_eq!(
         summary,
         [
-            (1, 0, "Thu Nov 20 05:54:56 2026", false, false),
-            (501, 1, "Thu Nov 6 05:54:56 2026", true, false),
-            (502, 501, "Thu Nov 20 05:54:57 2026", false, true),
+            (1, 0, 1, "Thu Nov 20 05:54:56 2026", false, false),
+            (501, 1, 501, "Thu Nov 6 05:54:56 2026", true, false),
+            (502, 501, 501, "Thu Nov 20 05:54:57 2026", false, true),
         ]
     );
     assert!(super::ps::PS_COLUMNS.ends_with("command="));

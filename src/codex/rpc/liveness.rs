@@ -42,12 +42,17 @@ impl LastReceived {
         self.touch();
     }
 
+    /// When that was, on a clock of its own.
+    pub(crate) fn millis(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
     /// When the connection counts as silent, unless a message arrives before.
     fn deadline(&self, interval: Duration) -> Instant {
         if self.reader_paused.load(Ordering::Relaxed) {
             self.touch();
         }
-        self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + interval
+        self.began + Duration::from_millis(self.millis()) + interval
     }
 }
 

@@ -22,11 +22,12 @@ use crate::codex::listener::{AppServerEvent, Backlog, Closed, Listener};
 use crate::codex::process::child::{
     self, ChildRecord, EndFailure, FAILED_STEP_TIMEOUT, Process, Program, STOP_STEP_TIMEOUT,
 };
+use crate::codex::process::descendants::Descendants;
 use crate::codex::process::exit::{Exit, exit_of};
 use crate::codex::process::filter::ProcessFilter;
 use crate::codex::process::guard::GuardHandle;
 use crate::codex::process::identity::Identity;
-use crate::codex::process::info::ProcessInfo;
+use crate::codex::process::info::{KnownProcess, ProcessInfo};
 use crate::codex::process::limits::{POOL, SIGTERM_GRACE};
 use crate::codex::process::platform;
 use crate::codex::process::reaper::ChildRegistry;
@@ -89,6 +90,15 @@ pub(crate) struct Generation<'a, F> {
     pub(crate) preexisting_children: &'a [ProcessInfo],
 }
 
+/// What codexd has of an app-server that it started, besides the connection.
+struct Child {
+    process: Process,
+    /// The task that reads its stderr.
+    stderr: JoinHandle<()>,
+    /// What it has started, where that cannot be found out after its end.
+    descendants: Option<Descendants>,
+}
+
 /// How serving a connection ended.
 pub(super) struct ServeOutcome {
     pub(super) over: ConnectionEnd,
@@ -149,10 +159,25 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
             Connection { client, pending, last_received, reader: Some(reader), writer: Some(writer), close };
 
         // Recorded before the first message: from then on the process may do things that a later daemon has to end.
-        self.record_child(program, process.id()).await;
+        let identity = self.record_child(program, process.id()).await;
+        let descendants = identity.filter(|_| !platform::is_subreaper()).map(|identity| {
+            let (record, instance) = (Arc::clone(&program.record), program.instance.clone());
+            let (leader, generation) = (identity.pid, self.number);
+            let last_received = Arc::clone(&connection.last_received);
+            Descendants::watch(
+                leader,
+                self.process_filter(program),
+                move || last_received.millis(),
+                move |seen| {
+                    let (identity, instance) = (identity.clone(), instance.clone());
+                    record(Some(&ChildRecord { identity, generation, instance, descendants: seen.to_vec() }));
+                },
+            )
+        });
         let served = self.serve(&mut connection, Some(&mut process), pace.clone()).await;
-        let mut termination =
-            self.end_spawned(served, connection, &mut process, stderr, program, &mut pace).await;
+        let mut termination = self
+            .end_spawned(served, connection, Child { process, stderr, descendants }, program, &mut pace)
+            .await;
         termination.stderr_tail = tail.lock().unwrap_or_else(PoisonError::into_inner).lines();
         termination.append_error_line();
         termination
@@ -162,18 +187,23 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
         MessageReader::new(Arc::clone(pending), (self.listener)(self.number), Arc::clone(self.backlog))
     }
 
-    /// Writes the identity of the running process to child.json.
-    async fn record_child(&self, program: &Program, pid: Option<u32>) {
+    /// Writes the identity of the running process to child.json, and returns it.
+    async fn record_child(&self, program: &Program, pid: Option<u32>) -> Option<Identity> {
         let (record, instance, generation) =
             (Arc::clone(&program.record), program.instance.clone(), self.number);
-        let write = move || match pid.and_then(Identity::of) {
-            Some(identity) => record(Some(&ChildRecord { identity, generation, instance })),
-            // It has already ended.
-            None => record(None),
+        let write = move || {
+            let identity = pid.and_then(Identity::of);
+            let descendants = Vec::new();
+            let child =
+                identity.clone().map(|identity| ChildRecord { identity, generation, instance, descendants });
+            // Without an identity it has already ended.
+            record(child.as_ref());
+            identity
         };
-        if let Err(unanswered) = POOL.run(CHILD_RECORD_TIMEOUT, write).await {
+        POOL.run(CHILD_RECORD_TIMEOUT, write).await.unwrap_or_else(|unanswered| {
             tracing::error!("failed to write child.json: the disk {unanswered}");
-        }
+            None
+        })
     }
 
     /// Initializes, then serves calls until the connection ends.
@@ -286,8 +316,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
         &self,
         ServeOutcome { over, healthy, failure: why }: ServeOutcome,
         mut connection: Connection,
-        process: &mut Process,
-        stderr: JoinHandle<()>,
+        Child { mut process, mut stderr, descendants }: Child,
         program: &Program,
         pace: &mut watch::Receiver<StopPace>,
     ) -> Termination {
@@ -306,7 +335,12 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
             ConnectionEnd::Stop | ConnectionEnd::Retired => (None, None),
         };
         let step_timeout = if expected { STOP_STEP_TIMEOUT } else { FAILED_STEP_TIMEOUT };
-        let known = if status.is_none() { self.list_process_tree(program).await } else { Vec::new() };
+        let mut known = descendants.as_ref().map(Descendants::seen).unwrap_or_default();
+        // A record that is still being written names what the next start finds ended.
+        drop(descendants);
+        if status.is_none() {
+            known.extend(self.list_process_tree(program).await.iter().map(KnownProcess::of));
+        }
         // While its stdin is open: when stdin ends, the app-server sends SIGKILL to its commands. The server that Codex's npm
         // package starts may outlive the process that we started.
         self.end_sandboxes(program, pace).await;
@@ -320,7 +354,6 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
         self.sweep(program, known, pace.clone()).await;
         let end_of_stream = connection.drain_reader().await;
         end_task(connection.writer).await;
-        let mut stderr = stderr;
         if tokio::time::timeout(DRAIN_TIMEOUT, &mut stderr).await.is_err() {
             stderr.abort();
             let _ = stderr.await;
@@ -389,7 +422,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
     }
 
     /// Ends every process that the child started and left behind, and the processes in `known`.
-    async fn sweep(&self, program: &Program, known: Vec<ProcessInfo>, pace: watch::Receiver<StopPace>) {
+    async fn sweep(&self, program: &Program, known: Vec<KnownProcess>, pace: watch::Receiver<StopPace>) {
         let filter = self.process_filter(program);
         let hurry = move || *pace.borrow() == StopPace::Hurry;
         let sweep = move || sweep::sweep(&filter, &known, sweep::SWEEP_LIMIT, hurry);

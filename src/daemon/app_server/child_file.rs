@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codex::{self, ChildRecord, Identity, RecordChild};
+use crate::codex::{self, ChildRecord, Identity, KnownProcess, RecordChild};
 use crate::storage::Disk;
 
 /// The version of the file's layout that this program writes and reads.
@@ -24,6 +24,9 @@ pub(crate) struct ChildFile {
     executable: PathBuf,
     generation: u64,
     instance: String,
+    /// Absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    descendants: Vec<KnownProcess>,
 }
 
 /// Returns the callback that writes or removes `child.json` when the app-server starts or ends.
@@ -50,8 +53,8 @@ fn remove(disk: &Disk, path: &Path) -> std::io::Result<()> {
 impl ChildFile {
     fn of(record: &ChildRecord) -> Self {
         let Identity { pid, start_time, executable } = record.identity.clone();
-        let (generation, instance) = (record.generation, record.instance.clone());
-        Self { format_version: VERSION, pid, start_time, executable, generation, instance }
+        let ChildRecord { generation, instance, descendants, .. } = record.clone();
+        Self { format_version: VERSION, pid, start_time, executable, generation, instance, descendants }
     }
 
     pub(crate) fn save(&self, disk: &Disk, path: &Path) -> std::io::Result<()> {
@@ -73,9 +76,9 @@ pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
     let ended = disk.read(path).and_then(|text| {
         let Some(text) = text else { return Ok(()) };
         match ChildFile::read(&text) {
-            Some(ChildFile { pid, start_time, executable, instance, .. }) => {
+            Some(ChildFile { pid, start_time, executable, instance, descendants, .. }) => {
                 let leader = Identity { pid, start_time, executable };
-                let ended = codex::end_leftover(&leader, &instance, LEFTOVER_EXIT_GRACE)?;
+                let ended = codex::end_leftover(&leader, &instance, &descendants, LEFTOVER_EXIT_GRACE)?;
                 if ended > 0 {
                     tracing::warn!(ended, "ended the processes that the previous run of codexd left");
                 }
