@@ -60,7 +60,7 @@ pub(crate) fn restore(arguments: &BackupArguments) -> Result<ExitCode, Failure> 
         output::print_json(&json!({
             "ok": true,
             "state": paths.state_dir,
-            "logs": paths.logs_dir,
+            "logs": paths.events_dir,
             "events": restored.log.events.map(|(first, last)| json!({ "first": first, "last": last })),
             "bytes": restored.bytes,
             "replaced": restored.replaced,
@@ -69,7 +69,7 @@ pub(crate) fn restore(arguments: &BackupArguments) -> Result<ExitCode, Failure> 
     }
     let mut rows = vec![
         ("state", paths.state_dir.display().to_string()),
-        ("logs", paths.logs_dir.display().to_string()),
+        ("logs", paths.events_dir.display().to_string()),
         ("events", events_text(restored.log.events)),
     ];
     rows.extend(restored.replaced.iter().map(|path| ("kept", path.display().to_string())));

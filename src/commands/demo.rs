@@ -1,7 +1,7 @@
 //! `codexd start --demo`: the settings of a daemon whose app-server is the demo.
 
 use super::failure::Failure;
-use crate::config::{ChildStrategy, Config, Paths, ServerEndpoint, Settings};
+use crate::config::{ChildStrategy, Config, ServerEndpoint, Settings};
 
 /// The label of the demo among the endpoints.
 const ENDPOINT: &str = "stdio://demo-app-server";
@@ -15,8 +15,7 @@ const SUBCOMMAND: &str = "demo-app-server";
 /// The demo keeps its threads in `threads` in the state directory. It knows no file of Codex.
 pub(crate) fn config(given: Settings) -> Result<Config, Failure> {
     let mut config = resolve(given)?;
-    let Paths { repo_root, logs_dir, state_dir, .. } = config.paths;
-    config.paths = Paths::new(repo_root, logs_dir.join(DIRECTORY), state_dir.join(DIRECTORY));
+    config.paths = config.paths.in_subdirectory(DIRECTORY);
     let store = config.paths.state_dir.join("threads");
     config.server.args.extend(["--store".to_owned(), store.to_string_lossy().into_owned()]);
     Ok(config)

@@ -146,6 +146,10 @@ fn running(status: &Value, account: &Value, waiting: usize) -> Vec<Fact<'static>
     };
     rows.extend(requests.map(|requests| ("waiting", requests)));
     rows.extend([("logs", text(&paths["logsDir"])), ("state", text(&paths["stateDir"]))]);
+    let events = text(&paths["structuredEventLogPath"]);
+    if Path::new(&events).parent() != Some(Path::new(&text(&paths["logsDir"]))) {
+        rows.push(("event log", events));
+    }
     let notes = codex["notes"].as_array().into_iter().flatten();
     rows.extend(notes.map(|note| ("note", text(note))));
     let mut facts: Vec<_> = rows.into_iter().map(|(name, value)| Fact::plain(name, value)).collect();

@@ -39,6 +39,14 @@ impl Platform {
         }
     }
 
+    /// Whether the event log of a daemon with these logs is in its state directory.
+    ///
+    /// On macOS, backups leave out `~/Library/Logs`, and programs that free space on the disk empty it. The path
+    /// decides and not its origin, because a service file names every directory.
+    pub fn has_events_in_state(self, home: Option<&Path>, logs_dir: &Path) -> bool {
+        self == Self::MacOs && self.logs_dir(home, None).is_some_and(|usual| usual == logs_dir)
+    }
+
     /// The service file of the user: the agent of launchd, or the user unit of systemd.
     ///
     /// `xdg_config_home` is `XDG_CONFIG_HOME`; a relative path is ignored, as the XDG specification requires.

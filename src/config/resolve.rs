@@ -115,7 +115,10 @@ impl Resolver<'_> {
         };
         let logs_dir = directory("logs-dir", given.logs_dir, "BAA_LOGS_DIR", "logs")?;
         let state_dir = directory("state-dir", given.state_dir, "BAA_STATE_DIR", "state")?;
-        Ok(Paths::new(root, logs_dir, state_dir))
+        let home = self.absolute_path("HOME")?;
+        let has_events_in_state = self.platform.has_events_in_state(home.as_deref(), &logs_dir);
+        let paths = Paths::new(root, logs_dir, state_dir);
+        Ok(if has_events_in_state { paths.with_events_in_state() } else { paths })
     }
 
     /// The default of the state or log directory: `codexd` in the shared one or in the repository, else per user.

@@ -200,7 +200,30 @@ fn config_directories_follow_platform() {
     let machine = Machine::new().on(Platform::MacOs).variable("XDG_STATE_HOME", "/xdg");
     let config = machine.config();
     assert_eq!(config.paths.state_dir, machine.home().join("Library/Application Support/codexd"));
-    assert_eq!(config.paths.logs_dir, machine.home().join("Library/Logs/codexd"));
+    let logs = machine.home().join("Library/Logs/codexd");
+    assert_eq!(config.paths.logs_dir, logs);
+    assert_eq!(config.paths.stderr_log, logs.join("stderr.log"));
+    // What is not only text for people is where backups include it.
+    let events = config.paths.state_dir.join("log");
+    assert_eq!(config.paths.events_dir, events);
+    assert_eq!(config.paths.structured_event_log, events.join("events.jsonl"));
+    assert_eq!(config.paths.attachments, events.join("attachments"));
+    // A service file names the directory.
+    let machine = machine.flag("logs-dir", logs.to_str().unwrap()).flag("state-dir", "/state");
+    assert_eq!(machine.config().paths.events_dir, Path::new("/state/log"));
+    let demo = machine.config().paths.in_subdirectory("demo");
+    assert_eq!((demo.events_dir.as_path(), demo.logs_dir), (Path::new("/state/demo/log"), logs.join("demo")));
+    // Elsewhere the files are together.
+    for machine in [
+        Machine::new().on(Platform::MacOs).flag("logs-dir", "/logs"),
+        Machine::new().on(Platform::MacOs).variable("BAA_LOGS_DIR", "/shared"),
+        Machine::new().on(Platform::MacOs).flag("repo-root", "/usr"),
+        Machine::new(),
+    ] {
+        let paths = machine.config().paths;
+        assert_eq!(paths.events_dir, paths.logs_dir);
+        assert_eq!(paths.structured_event_log, paths.logs_dir.join("events.jsonl"));
+    }
 }
 
 #[test]

@@ -55,6 +55,9 @@ pub struct Paths {
     pub logs_dir: PathBuf,
     /// The directory of the state files.
     pub state_dir: PathBuf,
+    /// The directory of the event log and of all that belongs to it; the directory of the logs, except on macOS by
+    /// default.
+    pub events_dir: PathBuf,
     /// The event log, one event per line.
     pub structured_event_log: PathBuf,
     /// The stdout of the app-server.
@@ -104,9 +107,28 @@ impl Paths {
             shared_server: state_dir.join("shared-server.json"),
             shared_server_log: logs_dir.join("app-server.log"),
             repo_root,
+            events_dir: logs_dir.clone(),
             logs_dir,
             state_dir,
         }
+    }
+
+    /// The same with the event log in the state directory.
+    pub(crate) fn with_events_in_state(self) -> Self {
+        let events_dir = self.state_dir.join("log");
+        Self {
+            structured_event_log: events_dir.join("events.jsonl"),
+            attachments: events_dir.join("attachments"),
+            events_dir,
+            ..self
+        }
+    }
+
+    /// The files of another daemon, in a subdirectory of each directory.
+    pub fn in_subdirectory(self, name: &str) -> Self {
+        let has_events_in_state = self.events_dir != self.logs_dir;
+        let paths = Self::new(self.repo_root, self.logs_dir.join(name), self.state_dir.join(name));
+        if has_events_in_state { paths.with_events_in_state() } else { paths }
     }
 }
 

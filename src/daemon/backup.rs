@@ -119,6 +119,7 @@ pub fn restore(paths: &Paths, backup: &Path, suffix: &str) -> Result<Restored, B
             locks.push(DirectoryLock::take(&disk, directory)?);
         }
     }
+    let logs = &paths.events_dir;
     let source = Paths::new(None, backup.join("logs"), backup.join("state"));
     let token = source.state_dir.join("auth-token");
     let new = beside(state, "restore");
@@ -239,13 +240,14 @@ fn copy(
     copy.file(token.unwrap_or(&default_token), u32::MAX)?;
     disk.sync_directory(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;
 
+    let events = journal::find(&paths.events_dir, &paths.logs_dir);
     let mut tries = 1..=MAX_LOG_COPY_RETRIES;
     let log = loop {
-        let log = journal::copy(disk, &paths.logs_dir, &logs).map_err(|failure| match failure {
+        let log = journal::copy(disk, events, &logs).map_err(|failure| match failure {
             OpenFailure::Newer { version, known } => {
-                OpenError::Newer { path: paths.logs_dir.join("event-log.json"), version, known }
+                OpenError::Newer { path: events.join("event-log.json"), version, known }
             }
-            OpenFailure::Io(source) => OpenError::File { path: paths.logs_dir.clone(), source },
+            OpenFailure::Io(source) => OpenError::File { path: events.to_owned(), source },
         });
         let log = match log {
             Err(OpenError::File { source, .. }) if files == 0 && source.kind() == io::ErrorKind::NotFound => {
@@ -255,18 +257,18 @@ fn copy(
         };
         let last = log.events.map_or(0, |(_, last)| last);
         if files == 0 && last == 0 {
-            let (state, logs) = (paths.state_dir.clone(), paths.logs_dir.clone());
+            let (state, logs) = (paths.state_dir.clone(), events.to_owned());
             return Err(BackupError::Nothing { state, logs });
         }
         if last >= known {
             break log;
         }
         if tries.next().is_none() {
-            return Err(BackupError::Behind { logs: paths.logs_dir.clone(), last, known });
+            return Err(BackupError::Behind { logs: events.to_owned(), last, known });
         }
         std::thread::sleep(LOG_COPY_INTERVAL);
     };
-    let bytes = copy.bytes + log.bytes + copy_attachments(disk, &paths.attachments, &logs)?;
+    let bytes = copy.bytes + log.bytes + copy_attachments(disk, &events.join("attachments"), &logs)?;
     Ok((log, bytes))
 }
 

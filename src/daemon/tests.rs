@@ -263,3 +263,42 @@ async fn recorder_forgets_closed_sessions_oldest_first() {
         test_recorder.recorder.stop().await;
     }
 }
+
+/// On macOS by default, where an earlier version had the event log in the directory of the logs.
+#[tokio::test]
+async fn event_log_is_moved_out_of_the_logs_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let earlier = config(directory.path(), &[]);
+    let test_recorder = TestRecorder::start(&earlier);
+    test_recorder.open_session("a").await;
+    test_recorder.recorder.stop().await;
+    drop(test_recorder);
+    fs::create_dir(&earlier.paths.attachments).unwrap();
+    fs::write(earlier.paths.attachments.join("one"), "data").unwrap();
+
+    let mut config = earlier.clone();
+    config.paths = config.paths.with_events_in_state();
+    let epoch = |config: &Config| {
+        let text = fs::read(config.paths.events_dir.join("event-log.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["epoch"].clone()
+    };
+    let before = epoch(&earlier);
+    // Before the first start, too.
+    let copy = directory.path().join("copy");
+    crate::daemon::back_up(&config.paths, None, &copy).unwrap();
+    assert_eq!(fs::read_to_string(copy.join("logs/attachments/one")).unwrap(), "data");
+
+    let test_recorder = TestRecorder::start(&config);
+    assert_eq!((test_recorder.sessions(), epoch(&config)), (vec!["a".to_owned()], before));
+    assert!(!earlier.paths.structured_event_log.exists() && config.paths.structured_event_log.exists());
+    assert_eq!(fs::read_to_string(config.paths.attachments.join("one")).unwrap(), "data");
+    let log = &test_recorder.recorder.view().log;
+    let moved =
+        log.recent(1000).into_iter().any(|line| line.json().windows(9).any(|text| text == b"was moved"));
+    test_recorder.recorder.stop().await;
+    drop(test_recorder);
+
+    let (opened, _directories) = open(&config);
+    let moved_again = opened.notices.iter().any(|notice| format!("{notice:?}").contains("was moved"));
+    assert!(!moved_again, "{moved}");
+}

@@ -13,6 +13,8 @@ use super::cursor::is_epoch;
 use super::line::MAX_PLAUSIBLE_SEQ;
 use crate::storage::{Disk, FileMark};
 
+/// The name of the file.
+pub(super) const META_FILE: &str = "event-log.json";
 /// The version of the file's layout.
 pub(crate) const VERSION: u32 = 1;
 
@@ -107,7 +109,7 @@ impl Meta {
 
 impl MetaFile {
     pub(crate) fn new(directory: &Path, disk: Disk) -> Self {
-        Self { path: directory.join("event-log.json"), disk }
+        Self { path: directory.join(META_FILE), disk }
     }
 
     pub(crate) fn load(&self) -> io::Result<Found> {

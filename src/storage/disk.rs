@@ -120,13 +120,15 @@ impl Disk {
 
     /// Returns when the content of the file is on disk.
     pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
-        // On macOS std asks the drive to flush (F_FULLFSYNC).
-        self.synced(|| file.sync_data())
+        self.synced(|| flushed(file, file.sync_data()))
     }
 
     /// Returns when the entries of a directory are on disk.
     pub(crate) fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.synced(|| File::open(path)?.sync_all())
+        self.synced(|| {
+            let directory = File::open(path)?;
+            flushed(&directory, directory.sync_all())
+        })
     }
 
     /// Performs a sync unless a test or a mutation disables it.
@@ -147,6 +149,29 @@ impl Disk {
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.may(Operation::Rename)?;
         fs::rename(from, to)
+    }
+
+    /// Moves a file, also to another file system; the caller syncs both directories.
+    pub(crate) fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let file = self.open_read(from)?;
+                self.replace_all(&[(to, Box::new(|new| io::copy(&mut &file, new).map(drop)))])?;
+                self.remove(from)
+            }
+            moved => moved,
+        }
+    }
+
+    /// Moves the files of a directory into another one, which is created if there is none, and removes the directory.
+    pub(crate) fn move_directory(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.create_directory(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            self.move_file(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        self.sync_directory(to)?;
+        self.remove_directory(from)
     }
 
     /// Truncates a file.
@@ -323,6 +348,22 @@ impl Write for DiskFile<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The result of a sync, with what the file system can do: on macOS std asks the drive to flush (F_FULLFSYNC), which SMB,
+/// NFS and FUSE do not know. They get a plain fsync.
+fn flushed(file: &File, result: io::Result<()>) -> io::Result<()> {
+    use rustix::io::Errno;
+    match result {
+        Err(error)
+            if [Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOTTY, Errno::INVAL]
+                .iter()
+                .any(|unknown| error.raw_os_error() == Some(unknown.raw_os_error())) =>
+        {
+            Ok(rustix::fs::fsync(file)?)
+        }
+        result => result,
     }
 }
 

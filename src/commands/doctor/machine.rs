@@ -25,13 +25,17 @@ const TAIL_BYTES: u64 = 1 << 20;
 
 pub(super) fn check(config: &Config) -> Vec<Check> {
     let paths = &config.paths;
-    vec![
-        directory("state-directory", &paths.state_dir),
-        directory("logs-directory", &paths.logs_dir),
+    let mut checks =
+        vec![directory("state-directory", &paths.state_dir), directory("logs-directory", &paths.logs_dir)];
+    if paths.events_dir != paths.logs_dir {
+        checks.push(directory("events-directory", &paths.events_dir));
+    }
+    checks.extend([
         disk(config),
         clock(&paths.structured_event_log, Timestamp::now()),
         open_files(&getrlimit(Resource::Nofile), config.http.connection_limit),
-    ]
+    ]);
+    checks
 }
 
 fn directory(name: &'static str, path: &Path) -> Check {
@@ -90,8 +94,10 @@ fn disk(config: &Config) -> Check {
     let (paths, limits) = (&config.paths, &config.limits);
     // Two output logs, each with one older file.
     let most = limits.event_log_bytes.saturating_add(limits.output_log_bytes.saturating_mul(4));
-    let growth = most.saturating_sub(size_of(&paths.logs_dir));
-    let free = [&paths.state_dir, &paths.logs_dir].map(|path| {
+    let apart = (paths.events_dir != paths.logs_dir).then_some(&paths.events_dir);
+    let used: u64 = apart.into_iter().chain([&paths.logs_dir]).map(|directory| size_of(directory)).sum();
+    let growth = most.saturating_sub(used);
+    let free = [&paths.state_dir, &paths.events_dir, &paths.logs_dir].map(|path| {
         let probe = statvfs(existing_ancestor(path));
         (path, probe.map(|probe| probe.f_bavail.saturating_mul(probe.f_frsize)))
     });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::codex::protocol::notifications::PREFIXES_CHANGING_RECORDS;
 use crate::config::Config;
 use crate::hooks::FoundHooks;
-use crate::journal::{Journal, Known, Limits, OpenFailure};
+use crate::journal::{self, Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{
     self, DaemonFile, FoundRegistry, Identity, Layout, Loaded, RecentFile, RecordsFile, RegistryHead,
 };
@@ -125,8 +125,17 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
         segment_bytes: config.limits.event_segment_bytes.min(config.limits.event_log_bytes / 2),
         total_bytes: config.limits.event_log_bytes,
     };
-    let logs = &paths.logs_dir;
+    let logs = &paths.events_dir;
     let failed = |source| OpenError::File { path: logs.clone(), source };
+    if *logs != paths.logs_dir && journal::relocate(&loading.disk, &paths.logs_dir, logs).map_err(failed)? {
+        let (from, to) = (paths.logs_dir.display(), logs.display());
+        let message = format!(
+            "The event log was moved from {from} to {to}, because backups leave out the directory of the logs."
+        );
+        let (skipped_from, skipped_through) = (None, None);
+        let moved = DaemonEvent::StateRecovered { message, skipped_from, skipped_through };
+        loading.notices.push(NewEvent::from(moved));
+    }
     let opened = Journal::open(logs, loading.disk.clone(), limits, known, config.event_cache_size).map_err(
         |failure| match failure {
             OpenFailure::Newer { version, known } => {
