@@ -8,16 +8,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::owner::Owner;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-
-/// The owner of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) uid: u32,
-    /// Whether a process has the socket open.
-    pub(super) is_held: bool,
-}
 
 /// Whether sock_diag has ever found a socket; before that, the kernel may lack sock_diag.
 static DIAG_WORKS: AtomicBool = AtomicBool::new(false);
