@@ -50,6 +50,16 @@ matrix +versions:
 clients *names:
     .ci/clients {{ names }}
 
+# Check on a Mac what only a Mac shows: launchd, upgrades, kills, other users, sleep
+mac-check:
+    cargo build
+    tests/mac-check.sh target/debug/codexd
+
+# Sign a program on a Mac with a certificate of the keychain, so that macOS keeps its permissions over upgrades
+sign certificate program="target/release/codexd":
+    codesign --force --sign {{ quote(certificate) }} --identifier codexd {{ quote(program) }}
+    codesign --verify --strict {{ quote(program) }}
+
 # Write docs/openapi.json, docs/commands.md and the recorded answers of the commands anew
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi

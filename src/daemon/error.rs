@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::directory_access::explain;
 use crate::codex::CallError;
 use crate::codex::protocol::{errors, versions};
+use crate::config::Platform;
 use crate::hooks::HookError;
 use crate::ids::{HookId, RequestId, SessionId, ThreadId, TurnId};
 use crate::state::ServerRequest;
@@ -363,10 +365,15 @@ impl From<CallError> for DaemonError {
                         retry_after: Some(SHUTDOWN_RETRY_AFTER),
                     }
                 }
-                code @ (errors::INVALID_REQUEST | errors::INVALID_PARAMS) => {
-                    DaemonError::Rejected { method, code, message: error.message }
+                code @ (errors::INVALID_REQUEST | errors::INVALID_PARAMS) => DaemonError::Rejected {
+                    method,
+                    code,
+                    message: explain(Platform::current(), error.message),
+                },
+                code => {
+                    let message = explain(Platform::current(), error.message);
+                    DaemonError::AppServer { method, code: Some(code), message }
                 }
-                code => DaemonError::AppServer { method, code: Some(code), message: error.message },
             },
             CallError::UnknownMethod { method, code } => DaemonError::UnknownMethod { method, code },
             CallError::Malformed { method, reason } => {

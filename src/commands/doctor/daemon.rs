@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::super::output;
 use super::super::service::state_text;
@@ -11,7 +11,8 @@ use super::super::status::holder;
 use super::check::Check;
 use crate::client::{ClientError, DaemonClient};
 use crate::config::Config;
-use crate::http::read_token;
+use crate::daemon::PROTECTED_DIRECTORY;
+use crate::http::{Peer, peer_of, read_token};
 use crate::service::{FileChange, ManagerError, ServiceFile, ServiceManager};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
@@ -27,8 +28,37 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         config,
         matches!(&answer, Some(Err(ClientError::Refused { code, .. })) if code == "unauthorized"),
     );
-    let keep_awake = keep_awake(answer.as_ref().and_then(|answer| answer.as_ref().ok()));
-    vec![daemon, address, token, service(config).await, keep_awake]
+    let status = answer.as_ref().and_then(|answer| answer.as_ref().ok());
+    let mut checks = vec![daemon, address, token, service(config).await, keep_awake(status)];
+    checks.extend(protected_directories(status));
+    checks.extend(other_users(config).await);
+    checks
+}
+
+/// The directories that the daemon cannot read; this process may have other permissions.
+fn protected_directories(status: Option<&Value>) -> Vec<Check> {
+    let notes = status.and_then(|status| status["service"]["codex"]["notes"].as_array());
+    let notes = notes.into_iter().flatten().filter_map(Value::as_str);
+    let protected = notes.filter(|note| note.starts_with(PROTECTED_DIRECTORY));
+    let advice = "docs/operations.md explains the directories that macOS protects.";
+    protected.map(|note| Check::warn("directories", format!("{note}."), advice)).collect()
+}
+
+/// Checks whether other users can be rejected; nothing is shown where that is so.
+async fn other_users(config: &Config) -> Option<Check> {
+    let peer = async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.ok()?;
+        let client = TcpStream::connect(listener.local_addr().ok()?).await.ok()?;
+        let (server, remote) = listener.accept().await.ok()?;
+        let peer = peer_of(remote, server.local_addr().ok()?).await;
+        drop(client);
+        Some(peer)
+    };
+    let Some(Peer::Unknown(reason)) = peer.await else { return None };
+    let detail = format!("The user of a connection cannot be determined: {reason}.");
+    let has_token = config.service.auth.auth_token_file.is_some();
+    let advice = "Other users of this machine may connect; set --auth-token-file to keep them out.";
+    (!has_token).then(|| Check::warn("users", detail, advice))
 }
 
 /// Checks which process uses the directories, and which one listens at the address.

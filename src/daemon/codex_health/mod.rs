@@ -30,6 +30,7 @@ use crate::codex::protocol::{errors, methods, notifications};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
 use crate::daemon::app_server::availability;
+use crate::daemon::directory_access::DirectoryAccess;
 use crate::daemon::mcp_servers::FailedMcpServers;
 use facts::SharedFacts;
 pub(crate) use facts::refused_configuration;
@@ -157,6 +158,7 @@ pub(crate) struct Codex {
     installed: Installed,
     shared_login: SharedLogin,
     pub(super) mcp_servers: FailedMcpServers,
+    directory_access: DirectoryAccess,
     /// Held for reading by whatever calls the app-server and must not be cut, for writing while it is replaced.
     pub(super) gate: RwLock<()>,
     /// Notified when something changes that the watch task checks.
@@ -178,6 +180,7 @@ impl Codex {
             installed: Installed::default(),
             shared_login: SharedLogin::default(),
             mcp_servers: FailedMcpServers::default(),
+            directory_access: DirectoryAccess::default(),
             gate: RwLock::new(()),
             changed: Notify::new(),
             restart: Sender::default(),
@@ -238,7 +241,9 @@ impl Codex {
         }
         let keeps_login = matches!(health.state, CodexState::NoAccount | CodexState::LoginRefused);
         let message = if keeps_login { self.login_message(&health.message) } else { health.message };
-        CodexHealth { message, notes: self.notes(now, &facts), ..health }
+        let mut notes = self.notes(now, &facts);
+        notes.extend(self.directory_access.notes());
+        CodexHealth { message, notes, ..health }
     }
 
     /// What is wrong with the login, and what a new one needs besides the command.

@@ -7,6 +7,7 @@
 //! Files are checked before a turn is submitted, and once a second while the user may fix something in them; otherwise
 //! they are not checked.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,10 +20,11 @@ use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, Supervisor, Waiting};
-use crate::config::{ChildStrategy, find_program};
+use crate::config::{ChildStrategy, Platform, find_program};
 use crate::daemon::app_server::read_response::decode;
 use crate::daemon::core::Core;
-use crate::state::ChildEvent;
+use crate::daemon::directory_access;
+use crate::state::{ChildEvent, SessionStatus};
 
 /// The threads that check files of Codex.
 static FILES: Pool = Pool::new("codex-files", 2, 4);
@@ -102,8 +104,25 @@ impl CodexMonitor {
     }
 
     async fn look_for_installed(self) {
+        self.check_directories().await;
         self.check_shared_login().await;
         self.check_installed().await;
+    }
+
+    /// Checks whether the directories of the sessions can be read, where the system may not allow it.
+    async fn check_directories(&self) {
+        let server = &self.core.config.server;
+        if Platform::current() != Platform::MacOs || server.strategy == ChildStrategy::External {
+            return;
+        }
+        let directories = {
+            let view = self.core.recorder.view();
+            let state = view.state();
+            let sessions = state.sessions.iter().filter(|one| one.status == SessionStatus::Active);
+            let directories = sessions.filter_map(|session| session.cwd.as_deref().map(PathBuf::from));
+            directories.chain([server.cwd.clone()]).collect()
+        };
+        self.core.codex.directory_access.check(directories, directory_access::list).await;
     }
 
     async fn read_account(self, client: Client) {
