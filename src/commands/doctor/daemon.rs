@@ -10,10 +10,25 @@ use super::super::service::state_text;
 use super::super::status::holder;
 use super::check::Check;
 use crate::client::{ClientError, DaemonClient};
-use crate::config::Config;
+use crate::config::{Config, is_variable_set};
 use crate::daemon::PROTECTED_DIRECTORY;
 use crate::http::{Peer, peer_of, read_token};
-use crate::service::{FileChange, ManagerError, ServiceFile, ServiceManager};
+use crate::service::{self, FileChange, ManagerError, ServiceFile, ServiceManager, installed_variable};
+
+/// Variables of proxies, certificates and accounts, without which Codex may work in a terminal only.
+const SHELL_VARIABLES: [&str; 11] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "CODEX_CA_CERTIFICATE",
+    "CODEX_API_KEY",
+    "OPENAI_API_KEY",
+];
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let mut service_config = config.service.clone();
@@ -32,6 +47,8 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let mut checks = vec![daemon, address, token, service(config).await, keep_awake(status)];
     checks.extend(protected_directories(status));
     checks.extend(other_users(config).await);
+    let installed = service::file().ok().and_then(|file| std::fs::read_to_string(file).ok());
+    checks.extend(installed.and_then(|file| missing_variables(&file, is_variable_set)));
     checks
 }
 
@@ -42,6 +59,16 @@ fn protected_directories(status: Option<&Value>) -> Vec<Check> {
     let protected = notes.filter(|note| note.starts_with(PROTECTED_DIRECTORY));
     let advice = "docs/operations.md explains the directories that macOS protects.";
     protected.map(|note| Check::warn("directories", format!("{note}."), advice)).collect()
+}
+
+/// Names the environment variables that a command of Codex may need, that this shell has, and that the service does not
+/// get from its file; the manager may have them.
+fn missing_variables(file: &str, is_set: impl Fn(&str) -> bool) -> Option<Check> {
+    let is_missing = |name: &&str| is_set(name) && installed_variable(file, name).is_none();
+    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(is_missing).collect();
+    let detail = format!("This shell has {}, and the file of the service does not.", names.join(", "));
+    let advice = "If Codex needs that, see \"Variables of the service\" in docs/operations.md.";
+    (!names.is_empty()).then(|| Check::warn("variables", detail, advice))
 }
 
 /// Checks whether other users can be rejected; nothing is shown where that is so.
@@ -277,4 +304,17 @@ async fn service(config: &Config) -> Check {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doctor_names_variables_that_only_the_shell_has() {
+        let unit = "[Service]\nEnvironment=\"SSL_CERT_FILE=/c\"\n";
+        let check = missing_variables(unit, |name| ["HTTPS_PROXY", "SSL_CERT_FILE"].contains(&name)).unwrap();
+        assert_eq!(check.detail, "This shell has HTTPS_PROXY, and the file of the service does not.");
+        assert!(missing_variables(unit, |name| name == "SSL_CERT_FILE").is_none());
+    }
 }
