@@ -126,6 +126,8 @@ pub enum Command {
     Smoke(DaemonArguments),
     /// Install, remove, start, stop or inspect codexd as a service (launchd agent or systemd user unit)
     Service(ServiceArguments),
+    /// Tell what is outdated, and change nothing
+    Upgrade(UpgradeArguments),
     /// Check everything that codexd needs and suggest fixes
     Doctor(DaemonArguments),
     /// Print the version
@@ -189,6 +191,17 @@ pub struct DaemonArguments {
     /// The settings.
     #[command(flatten)]
     pub settings: Settings,
+}
+
+/// The arguments of `codexd upgrade`.
+#[derive(Debug, Args)]
+pub struct UpgradeArguments {
+    /// Compare the versions; codexd does not replace itself
+    #[arg(long)]
+    pub check: bool,
+    /// The settings and the output format.
+    #[command(flatten)]
+    pub daemon: DaemonArguments,
 }
 
 /// The arguments of `codexd service`.

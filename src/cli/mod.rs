@@ -38,7 +38,8 @@ const INTERNAL_COMMANDS: [&str; 2] = ["guard", "detach"];
 
 /// Commands that take all settings of a daemon, so that they can be called with those of the daemon, and whose help would be
 /// about nothing else.
-const COMMANDS_WITHOUT_SETTINGS_IN_HELP: [&str; 5] = ["status", "config", "smoke", "service", "doctor"];
+const COMMANDS_WITHOUT_SETTINGS_IN_HELP: [&str; 6] =
+    ["status", "config", "smoke", "service", "upgrade", "doctor"];
 
 /// Parses a command line as `std::env::args_os` returns it, including the program's name.
 ///

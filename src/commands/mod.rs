@@ -89,6 +89,11 @@ mod threads;
 )]
 mod token;
 mod update;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a separate process; a blocking call delays only the command"
+)]
+mod upgrade;
 #[expect(clippy::disallowed_methods, reason = "the watchdog is a separate thread")]
 mod watchdog;
 mod wrap;
@@ -131,6 +136,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Logs(arguments) => stop::logs(&arguments),
         Command::Service(arguments) => config::resolve(arguments.daemon.settings)
             .and_then(|config| service::run(&config, arguments.action, arguments.daemon.json)),
+        Command::Upgrade(arguments) => config::resolve(arguments.daemon.settings)
+            .and_then(|config| upgrade::run(&config, arguments.check, arguments.daemon.json)),
         Command::Doctor(arguments) => {
             config::resolve(arguments.settings).and_then(|config| doctor::run(config, arguments.json))
         }
