@@ -89,10 +89,6 @@ mod threads;
 )]
 mod token;
 mod update;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command is a separate process; a blocking call delays only the command"
-)]
 mod upgrade;
 #[expect(clippy::disallowed_methods, reason = "the watchdog is a separate thread")]
 mod watchdog;

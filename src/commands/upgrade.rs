@@ -67,10 +67,13 @@ fn daemon(config: &Config, status: Option<&Value>) -> Part {
 fn service(config: &Config) -> Part {
     let name = "service";
     let change = ServiceFile::for_this_program(config).map_err(|error| error.to_string());
-    let change = change.and_then(|file| file.change().map_err(|error| format!("its file cannot be read: {error}")));
+    let change =
+        change.and_then(|file| file.change().map_err(|error| format!("its file cannot be read: {error}")));
     match change {
         Ok(FileChange::Installed) => Part { name, detail: "Not installed.".to_owned(), command: None },
-        Ok(FileChange::Unchanged) => Part { name, detail: "Its file is up to date.".to_owned(), command: None },
+        Ok(FileChange::Unchanged) => {
+            Part { name, detail: "Its file is up to date.".to_owned(), command: None }
+        }
         Ok(FileChange::Updated) => {
             let detail = "Its file is of other settings or of another version.".to_owned();
             Part { name, detail, command: Some("codexd service install") }
@@ -83,7 +86,8 @@ fn codex(child: &Value) -> Part {
     let name = "codex";
     let tested = versions::text(versions::NEWEST_TESTED);
     let (running, installed) = (child["version"].as_str(), child["installedVersion"].as_str());
-    let is_old = |version: &str| versions::numbers(version).is_some_and(|numbers| numbers < versions::NEWEST_TESTED);
+    let is_old =
+        |version: &str| versions::numbers(version).is_some_and(|numbers| numbers < versions::NEWEST_TESTED);
     match (running, installed) {
         (Some(running), Some(installed)) if running != installed => {
             let detail = format!("{running} runs, and {installed} is installed.");

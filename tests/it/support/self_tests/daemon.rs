@@ -28,7 +28,15 @@ async fn daemon_starts_with_clean_environment_and_stops() {
         .collect();
     assert_eq!(
         environment,
-        ["BAA_CODEXD_DRAIN_TIMEOUT", "CODEXD_TEST_MARK", "GREETING", "HOME", "PATH", "TMPDIR"]
+        [
+            "BAA_CODEXD_DRAIN_TIMEOUT",
+            "BAA_CODEXD_KEEP_AWAKE",
+            "CODEXD_TEST_MARK",
+            "GREETING",
+            "HOME",
+            "PATH",
+            "TMPDIR"
+        ]
     );
     assert!(arguments(&daemon).starts_with("start --json --local-api-base http://127.0.0.1:0 --repo-root /"));
     assert!(arguments(&daemon).ends_with(" --run-once"));
