@@ -77,3 +77,7 @@ dist *targets:
 # Run the commands of the documents against the demo
 documents:
     .ci/documents
+
+# Record docs/demo.svg anew
+recording:
+    .ci/recording
