@@ -78,7 +78,7 @@ pub struct AskArguments {
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     pub when_busy: Option<String>,
     /// Queue the turn and start it at this time at the earliest, such as 2026-11-20T05:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub not_before: Option<String>,
     /// What follows if the turn reaches the usage limit [default: hold]
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["hold", "continue", "fail"]))]
@@ -439,4 +439,11 @@ pub struct CloseArguments {
     /// The daemon and the output format.
     #[command(flatten)]
     pub client: ClientArguments,
+}
+
+/// Checks a time; the daemon reads it again.
+fn time(text: &str) -> Result<String, String> {
+    let is_time = text.parse::<jiff::Timestamp>().is_ok();
+    let example = "it must be a time such as 2026-11-20T05:00:00Z or 2026-11-20T05:00:00+01:00";
+    if is_time { Ok(text.to_owned()) } else { Err(example.to_owned()) }
 }

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::config::settings::AUTH_TOKEN_FILE;
 use crate::config::{LocalApiBase, ServiceConfig};
 use crate::http::{Peer, peer_of, read_token};
 
@@ -241,11 +242,22 @@ impl DaemonClient {
                 }
                 Ok(data)
             }
-            Some(Value::Bool(false)) => Err(ClientError::Refused {
-                code: response["error"].as_str().unwrap_or_default().to_owned(),
-                message: response["message"].as_str().unwrap_or("no reason given").to_owned(),
-                details: response["details"].clone(),
-            }),
+            Some(Value::Bool(false)) => {
+                let code = response["error"].as_str().unwrap_or_default();
+                // The daemon speaks of headers; users have files.
+                let message = match (code, self.token_file()) {
+                    ("unauthorized", Some(path)) => {
+                        format!("The daemon rejects the token in {}.", path.display())
+                    }
+                    ("unauthorized", None) => format!(
+                        "The daemon needs a token: name its file with --auth-token-file or {AUTH_TOKEN_FILE}; \"codexd \
+                         token\" prints where it is."
+                    ),
+                    _ => response["message"].as_str().unwrap_or("no reason given").to_owned(),
+                };
+                let details = response["details"].clone();
+                Err(ClientError::Refused { code: code.to_owned(), message, details })
+            }
             _ => Err(self.not_codexd("the response has no \"ok\"".to_owned())),
         }
     }

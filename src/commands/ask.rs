@@ -36,7 +36,7 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::api::{session_path, turn_path};
+use super::api::{list, session_path, turn_path};
 use super::failure::{EXIT_INTERRUPTED, EXIT_SIGINT, Failure};
 use super::names::{LAST, current_or_named_directory, find_session};
 use super::output;
@@ -77,9 +77,16 @@ pub(crate) async fn run(context: &CommandContext, mut options: AskArguments) -> 
         return Ok(cancel_before_turn(context, &options, &session_id).await);
     }
     let body = turn_body(&options, &session_id, &input, schema)?;
-    let turn = match submit_or_interrupt(context, &options, &session_id, &body, interrupts.clone()).await? {
-        Some(turn) => turn,
-        None => return Ok(cancel_before_turn(context, &options, &session_id).await),
+    let turn = match submit_or_interrupt(context, &options, &session_id, &body, interrupts.clone()).await {
+        Ok(Some(turn)) => turn,
+        Ok(None) => return Ok(cancel_before_turn(context, &options, &session_id).await),
+        Err(failure) => {
+            // Its session has no turn, and would be the last one of the directory. If the turn runs after all, this fails.
+            if options.session.is_none() {
+                let _ = context.client.delete(&session_path(&session_id)).await;
+            }
+            return Err(failure);
+        }
     };
     // If the daemon is gone, the stream of events waits for it.
     let mut view = context.client.get(&session_path(&session_id)).await.unwrap_or_default();
@@ -122,10 +129,15 @@ pub(crate) async fn run(context: &CommandContext, mut options: AskArguments) -> 
             ExitCode::from(EXIT_INTERRUPTED)
         }
         TurnOutcome::Failed(reason) => {
+            let view = context.client.get(&session_path(&session_id)).await.unwrap_or_default();
+            let continues = list(&view, "queuedTurns").iter().any(|turn| turn["continues"].is_string());
             context.print_note(&match reason {
                 Some(reason) => format!("The turn failed: {reason}"),
                 None => "The turn failed.".to_owned(),
             });
+            if continues {
+                context.print_note("A new turn continues it when the usage limit has ended; codexd show has its answer then.");
+            }
             if let Some(codex) = codex(context).await.filter(|codex| codex["state"] != "ready") {
                 context.print_note(&codex_status_text(&codex));
             }

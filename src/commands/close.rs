@@ -14,6 +14,7 @@ use crate::commands::context::CommandContext;
 pub(crate) async fn run(context: &CommandContext, arguments: &CloseArguments) -> Result<ExitCode, Failure> {
     let Some(session) = &arguments.session else { return close_all(context, arguments.interrupt).await };
     let session_id = find_session(context, session, &current_or_named_directory(None)?).await?;
+    let view = context.client.get(&session_path(&session_id)).await?;
     let answer =
         close(context, &session_id, arguments.interrupt).await.map_err(|error| match error.code() {
             "turn_in_progress" => Failure::new(format!(
@@ -21,7 +22,12 @@ pub(crate) async fn run(context: &CommandContext, arguments: &CloseArguments) ->
             )),
             _ => error.into(),
         })?;
-    context.print(&answer, &context.stdout.line(&format!("Session {session_id} is closed.")))?;
+    let removed = match list(&view, "queuedTurns").len() {
+        0 => String::new(),
+        1 => " Its queued turn was removed.".to_owned(),
+        count => format!(" Its {count} queued turns were removed."),
+    };
+    context.print(&answer, &context.stdout.line(&format!("Session {session_id} is closed.{removed}")))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -20,7 +20,7 @@ const MIN_PREFIX_CHARS: usize = 4;
 /// How many of several sessions with a name are shown.
 const MAX_SHOWN: usize = 5;
 
-/// Finds a session; `last` is the active session of `directory` that was updated last.
+/// Finds a session; `last` is the session of `directory` that was updated last of those that can be used.
 pub(crate) async fn find_session(
     context: &CommandContext,
     named: &str,
@@ -33,7 +33,8 @@ pub(crate) async fn find_session(
     let answer = context.client.get("/v1/codexd/sessions?order=newest").await?;
     let sessions = list(&answer, "sessions");
     let found = if named == LAST {
-        let active = sessions.iter().filter(|session| is_active(session) && is_in(session, directory));
+        let is_usable = |session: &&Value| is_active(session) && session["archived"] != true;
+        let active = sessions.iter().filter(is_usable).filter(|session| is_in(session, directory));
         let last = active.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
         last.map(|session| vec![session]).ok_or_else(|| {
             Failure::new(format!(

@@ -90,6 +90,10 @@ fn waits(until: &Value, otherwise: &str, now: Timestamp) -> String {
     let Some(until) = until else { return otherwise.to_owned() };
     let zone = TimeZone::system();
     let (until, now) = (until.to_zoned(zone.clone()), now.to_zoned(zone));
-    let is_today = until.date() == now.date();
-    format!("waits until {}", until.strftime(if is_today { "%H:%M" } else { "%-d %b %H:%M" }))
+    let form = match (until.date() == now.date(), until.year() == now.year()) {
+        (true, _) => "%H:%M",
+        (false, true) => "%-d %b %H:%M",
+        (false, false) => "%-d %b %Y %H:%M",
+    };
+    format!("waits until {}", until.strftime(form))
 }

@@ -133,7 +133,7 @@ fn running(status: &Value, account: &Value, waiting: usize) -> Vec<Fact<'static>
             "events",
             format!("{}, {} clients", text(&service["eventStreamUrl"]), text(&service["websocketClients"])),
         ),
-        ("app-server", child(&daemon["child"])),
+        ("app-server", child(&daemon["child"], codex["demo"] == true)),
         ("codex", codex_status_text(codex)),
         ("account", account_text(account)),
         ("turns", turns),
@@ -191,19 +191,21 @@ fn stopped(config: &Config, snapshot: &Value, holder: Option<String>) -> Vec<(&'
     };
     vec![
         ("codexd", last),
-        ("app-server", child(&daemon["child"])),
+        ("app-server", child(&daemon["child"], false)),
         ("sessions", sessions(&snapshot["sessionRegistry"])),
         ("logs", config.paths.logs_dir.display().to_string()),
         ("state", config.paths.state_dir.display().to_string()),
     ]
 }
 
-fn child(child: &Value) -> String {
+fn child(child: &Value, is_demo: bool) -> String {
     let mut parts = vec![text(&child["status"])];
     if let Some(pid) = child["pid"].as_u64() {
         parts.push(format!("PID {pid}"));
     }
-    if let Some(version) = child["version"].as_str() {
+    if is_demo {
+        parts.push("the demo, not Codex".to_owned());
+    } else if let Some(version) = child["version"].as_str() {
         parts.push(format!("Codex {version}"));
     }
     if let Some(error) = child["lastError"].as_str() {

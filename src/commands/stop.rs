@@ -45,7 +45,9 @@ pub(crate) fn run(arguments: &FileArguments) -> Result<ExitCode, Failure> {
     }
     match arguments.json {
         true => output::print_json(&json!({ "stopped": true, "pid": pid.as_raw_pid() }))?,
-        false => output::print(&format!("codexd (PID {pid}) has stopped."))?,
+        false => {
+            output::print(&format!("codexd (PID {pid}, state in {}) has stopped.", directory.display()))?
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

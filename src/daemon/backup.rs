@@ -186,6 +186,9 @@ pub fn back_up(paths: &Paths, token_file: Option<&Path>, directory: &Path) -> Re
         // Creating the directory reports any other problem.
         Ok(false) | Err(_) => {}
     }
+    if [&paths.state_dir, &paths.logs_dir].iter().any(|kept| directory.starts_with(kept)) {
+        return Err(refused("is in a directory of codexd"));
+    }
     let unfinished = beside(directory, "new");
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -183,7 +183,7 @@ async function attachImages(files) {
     }).catch(() => null);
     const attached = images.get(sessionId) ?? [];
     const isTooLarge = [...attached, url ?? ""].reduce((sum, one) => sum + one.length, 0) > MAX_IMAGE_CHARS;
-    if (url === null || isTooLarge) composerState(`${file.name} ${url === null ? "cannot be read" : "is too large: a message has at most 15 MB"}.`);
+    if (url === null || isTooLarge) composerState(`${file.name} ${url === null ? "cannot be read" : "is too large: the images of a message have at most 11 MB"}.`);
     else images.set(sessionId, [...attached, url]);
   }
   drawImages();

@@ -279,7 +279,14 @@ class Conversation {
     const turn = this.turn(turnId);
     const text = error?.message ? `${turnStatusText(status)}: ${error.message}` : turnStatusText(status);
     // An interrupted message is not completed.
-    for (const part of turn.items.values()) part.text?.finish?.();
+    for (const part of turn.items.values()) {
+      part.text?.finish?.();
+      // A command that had not begun, such as one whose approval was open, has no end of its own.
+      if (part.item?.status === "inProgress" && status !== "completed") {
+        part.update({ ...part.item, status }, false);
+        part.group?.update(part.item);
+      }
+    }
     setText(turn.end, `Turn ${text}`);
     turn.end.dataset.state = status;
     const took = Date.parse(this.time) - Date.parse(turn.startedAt);
@@ -309,7 +316,7 @@ class Conversation {
   // Draws the stored summary of a turn whose events are no longer in the log.
   drawStoredTurn(turn) {
     this.time = turn.startedAt ?? null;
-    this.addNote("The events of this turn are no longer in the log; this is its stored summary.", this.turn(turn.turnId));
+    this.addNote("The events of this turn belong to another session of the thread, or are no longer in the log; this is its stored summary.", this.turn(turn.turnId));
     for (const item of turn.items ?? []) {
       const part = this.itemPart(turn.turnId, item.id, item.type);
       if (item.type === "userMessage") part?.append(item.words ?? "");

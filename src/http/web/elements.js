@@ -65,7 +65,7 @@ function minuteTime(time) {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return "";
   const isToday = date.toDateString() === new Date().toDateString();
-  return isToday ? hourText(date) : `${date.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short" })} ${hourText(date)}`;
+  return isToday ? hourText(date) : `${date.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short", ...(date.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" }) })} ${hourText(date)}`;
 }
 
 const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;

@@ -157,7 +157,7 @@ function drawChild() {
     ...codex.notes.map((note) => ["Note", note]),
     ["Command", [child.command, ...(child.args ?? [])].join(" ")],
     ["Process", child.pid === null ? "none" : String(child.pid)],
-    ["Version of Codex", versionText(child)],
+    ["Version of Codex", codex.demo ? "none: this is the demo" : versionText(child)],
     ["Version of codexd", health.version],
     ["Codex started", child.startedAt ? clock(child.startedAt) : "never"],
     ["codexd started", health.startedAt ? clock(health.startedAt) : ""],

@@ -35,6 +35,11 @@ async function runAction() {
 
 const pathOf = (record) => `${API}/sessions/${encodeURIComponent(record.sessionId)}`;
 
+function renameSession(record, title) {
+  if (title.trim() === "") throw new IncompleteAnswer("Give a title.");
+  return changeSession(record, { title });
+}
+
 const changeSession = (record, body) => callApi(pathOf(record), { method: "PATCH", body });
 
 function drawMenu() {
@@ -77,7 +82,7 @@ async function runMenuAction(action) {
 
 const MENU_ACTIONS = {
   "rename-session": (record) =>
-    openAction({ title: "Rename this session", label: "Title", value: record.title ?? "", submit: "Rename", action: (title) => changeSession(record, { title }) }),
+    openAction({ title: "Rename this session", label: "Title", value: record.title ?? "", submit: "Rename", action: (title) => renameSession(record, title) }),
   "fork-session": async (record) => {
     const { session } = await callApi(`${API}/sessions`, { body: { forkFrom: record.sessionId } });
     if (sessions.get(session.sessionId) === null) sessions.records.set(session.sessionId, session);
@@ -106,7 +111,7 @@ const MENU_ACTIONS = {
   "close-session": (record) =>
     openAction({
       title: "Close this session?",
-      text: `It then accepts no more turns and stays readable.${record.currentTurnId ? " The running turn is interrupted." : ""}`,
+      text: `It then accepts no more turns and stays readable; turns in its queue are removed.${record.currentTurnId ? " The running turn is interrupted." : ""}`,
       submit: "Close it",
       isDanger: true,
       action: () => callApi(`${pathOf(record)}${sessions.get(record.sessionId)?.currentTurnId ? "?interrupt=true" : ""}`, { method: "DELETE" }),

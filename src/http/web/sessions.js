@@ -125,7 +125,7 @@ const STATES = { closed: "closed", archived: "archived", asking: "asks", running
 // A held queue is tried again by itself at a time that is known for some causes.
 const stateText = (record, state) => (state === "held" && record.held.until ? `held until ${futureTime(record.held.until)}` : STATES[state]);
 
-const nameOf = (record) => record.title || baseName(record.cwd) || record.sessionId;
+const nameOf = (record) => (record.title && escapeInvisible(record.title)) || baseName(record.cwd) || record.sessionId;
 
 function makeRow(record) {
   const row = {
