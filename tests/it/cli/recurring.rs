@@ -78,8 +78,8 @@ async fn detached_ask_prints_the_turn_and_resume_queue_starts_it_before_its_time
     assert_eq!(wait_for_event_type(&daemon, "turn.accepted").await["detail"]["queueId"], queue_id);
     let wrong =
         user.run(&["ask", "--session", &session_id, "--detach", "hello", "--not-before", "soon"]).await;
-    assert_eq!((wrong.code, wrong.stdout.as_str()), (Some(1), ""), "{wrong:?}");
-    assert!(wrong.stderr.contains("notBefore must be a time"), "{wrong:?}");
+    assert_eq!((wrong.code, wrong.stdout.as_str()), (Some(2), ""), "{wrong:?}");
+    assert!(wrong.stderr.contains("--not-before: it must be a time"), "{wrong:?}");
     // A turn that starts at once has its own ID already.
     let started = user.run(&["ask", "--detach", "hello"]).await;
     assert_eq!(started.code, Some(0), "{started:?}");
