@@ -347,7 +347,11 @@ proptest! {
                 std::fs::write(path, text).unwrap();
             }
         }
-        let opened = Journal::open(directory.path(), Disk::default(), limits, 0, 50).unwrap();
+        let opened = match Journal::open(directory.path(), Disk::default(), limits, 0, 50) {
+            // A flip made the version of the format one that only a newer codexd knows, so the log is left alone.
+            Err(OpenFailure::Newer { .. }) => return Ok(()),
+            opened => opened.unwrap(),
+        };
         let mut journal = opened.journal;
         journal.log().scrub(u64::MAX).unwrap();
         append(&mut journal, &["after"]);
