@@ -214,7 +214,10 @@ pub(crate) fn decision_in_words(decision: &Value) -> String {
 
 /// The decisions that a request offers, in order.
 pub(crate) fn decisions(request: &Value) -> Vec<Value> {
-    request["decisions"].as_array().cloned().unwrap_or_default()
+    let mut decisions = request["decisions"].as_array().cloned().unwrap_or_default();
+    // The plain "no" comes before the one that ends the turn too.
+    decisions.sort_by_key(|decision| decision == CANCEL);
+    decisions
 }
 
 /// Formats the error of a turn.

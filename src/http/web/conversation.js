@@ -414,7 +414,9 @@ const EVENTS = lookupTable({
   },
   "turn.rejected": (it, detail) => {
     if (detail.queueId) it.queuedTurns.delete(detail.queueId);
-    it.addNote(`A turn was rejected: ${detail.reason}`, null, "warn");
+    // A person who removed it needs no warning.
+    const isRemoved = /^It was withdrawn before it started/.test(detail.reason);
+    it.addNote(isRemoved ? "A queued turn was removed." : `A turn was rejected: ${detail.reason}`, null, isRemoved ? "info" : "warn");
     runInNextFrame(drawQueue);
   },
   "app-server.mcp_server.failed": (it, detail) => it.addNote(`MCP server "${detail.name}" did not start: ${detail.error}`, null, "warn"),

@@ -29,7 +29,7 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
         ("y\n", json!("accept"), 0, "✓ touch approved\r\n"),
         ("decline\n", json!("decline"), 0, "✗ touch approved · declined\r\n"),
         ("No\n", json!("decline"), 0, "done"),
-        ("3\n", json!("cancel"), 4, "The turn was interrupted."),
+        ("4\n", json!("cancel"), 4, "The turn was interrupted."),
         (
             "2\n",
             json!({ "acceptWithExecpolicyAmendment": { "execpolicy_amendment": ["touch", "approved"] } }),
@@ -45,8 +45,8 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
             "Codex asks to run touch approved",
             "1  yes\r\n",
             "2  yes, and do not ask again for commands that begin with \"touch approved\"\r\n",
-            "3  no, and end the turn\r\n",
-            "4  no, and go on without it\r\n",
+            "3  no, and go on without it\r\n",
+            "4  no, and end the turn\r\n",
         ] {
             assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
         }
@@ -129,7 +129,7 @@ async fn ask_discards_input_typed_before_prompt() {
     terminal.shows(QUESTION).await;
     let first = request(&daemon).await;
     // Two lines at once: the second one must not answer a question that was not shown yet.
-    terminal.type_in("4\n1\n");
+    terminal.type_in("3\n1\n");
     resolved_request(&daemon, &first["requestId"]).await;
     terminal.shows("Codex asks to change files").await;
     let second = request(&daemon).await;
