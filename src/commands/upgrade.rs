@@ -34,7 +34,9 @@ pub(crate) fn run(config: &Config, check: bool, json: bool) -> Result<ExitCode, 
     let client = DaemonClient::new(&config.service, output::print_warning);
     let status = runtime()?.block_on(client.status()).ok();
     let mut parts = vec![daemon(config, status.as_ref()), service(config)];
-    parts.extend(status.map(|status| codex(&status["snapshot"]["daemon"]["child"])));
+    // The demo reports the version of a Codex, but is none.
+    let with_codex = status.filter(|status| status["service"]["codex"]["demo"] != true);
+    parts.extend(with_codex.map(|status| codex(&status["snapshot"]["daemon"]["child"])));
     let is_outdated = parts.iter().any(|part| part.command.is_some());
     if json {
         output::print_json(&json!({ "ok": true, "outdated": is_outdated, "parts": parts }))?;
