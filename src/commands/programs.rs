@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::output;
 use super::terminal::OutputTarget;
 use crate::config::{has_display, pager};
+use crate::service::SYSTEMD_UNIT;
 
 /// Prints a text that ends with a line break: through the pager if it is longer than the terminal.
 pub(crate) fn page(screen: &OutputTarget, text: &str) -> Result<(), Failure> {
@@ -43,4 +44,11 @@ pub(crate) fn open_in_browser(address: &str) -> bool {
 pub(crate) fn become_program(program: &str, arguments: &[&str]) -> Failure {
     let error = Command::new(program).args(arguments).exec();
     Failure::new(format!("Failed to start {program}: {error}."))
+}
+
+/// Becomes a program that prints the last lines of the journal of codexd's unit, and with `follows` those that come.
+pub(crate) fn become_journal(lines: &str, follows: bool) -> Failure {
+    let mut arguments = vec!["--user", "--unit", SYSTEMD_UNIT, "--no-pager", "--lines", lines];
+    arguments.extend(follows.then_some("--follow"));
+    become_program("journalctl", &arguments)
 }

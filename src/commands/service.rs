@@ -11,13 +11,13 @@ use serde_json::json;
 use self::confirm::manager_failure;
 use super::failure::Failure;
 use super::output;
-use super::programs::become_program;
+use super::programs::{become_journal, become_program};
 use super::runtime::runtime;
 use crate::cli::ServiceAction;
 use crate::codex::INSTANCE_VARIABLE;
 use crate::config::{Config, is_variable_set};
 use crate::service::{
-    self, FileChange, ManagerError, SYSTEMD_UNIT, ServiceError, ServiceFile, ServiceManager, ServiceState,
+    self, FileChange, ManagerError, ServiceError, ServiceFile, ServiceManager, ServiceState,
 };
 use crate::storage::Disk;
 
@@ -193,8 +193,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
 /// Becomes a program that prints the end of the log, whether the service runs or not.
 fn logs() -> Result<ExitCode, Failure> {
     if ServiceManager::for_this_system().name() == "systemd" {
-        let journal = ["--user", "--unit", SYSTEMD_UNIT, "--no-pager", "--lines", LOG_LINES];
-        return Err(become_program("journalctl", &journal));
+        return Err(become_journal(LOG_LINES, false));
     }
     let path = service::launchd_log().map_err(refused)?;
     Err(become_program("tail", &["-n", LOG_LINES, &path.to_string_lossy()]))

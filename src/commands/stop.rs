@@ -10,7 +10,7 @@ use serde_json::json;
 use super::demo::DIRECTORY;
 use super::failure::{EXIT_NO_DAEMON, Failure};
 use super::output;
-use super::programs::become_program;
+use super::programs::{become_journal, become_program};
 use crate::cli::{FileArguments, LogsArguments};
 use crate::config::Paths;
 use crate::service::SYSTEMD_UNIT;
@@ -83,9 +83,7 @@ pub(crate) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
             .max_by_key(|(time, _): &(SystemTime, _)| *time)
     };
     if is_unit {
-        let mut command = vec!["--user", "--unit", SYSTEMD_UNIT, "--no-pager", "--lines", lines.as_str()];
-        command.extend(arguments.follow.then_some("--follow"));
-        return Err(become_program("journalctl", &command));
+        return Err(become_journal(&lines, arguments.follow));
     }
     let Some((_, path)) = newest() else {
         return Err(Failure::new(format!(

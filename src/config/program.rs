@@ -5,6 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
+use super::values::Config;
+
+impl Config {
+    /// The file of a program that codexd runs beside the app-server, and which therefore has no directory of its own: a
+    /// name that is searched for in the `PATH` of the daemon, or an absolute path.
+    pub fn find_other_program(&self, command: &str) -> Result<PathBuf, ConfigError> {
+        find_program(command, self.server.child_environment.path.as_deref(), Path::new("/"))
+    }
+}
 
 /// Returns the file that a command names.
 ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::codex::{self, ProgramRunner};
-use crate::config::{Config, find_program};
+use crate::config::Config;
 use crate::daemon::app_server::plan::removed_environment;
 use crate::daemon::core::Core;
 use crate::daemon::error::DaemonError;
@@ -115,6 +115,7 @@ pub(super) fn end_leftover(owner: &str) {
 }
 
 fn find(config: &Config, command: &str) -> Result<std::path::PathBuf, String> {
-    let found = find_program(command, config.server.child_environment.path.as_deref(), Path::new("/"));
-    found.map_err(|_| format!("the program {command:?} does not exist or cannot be executed"))
+    config
+        .find_other_program(command)
+        .map_err(|_| format!("the program {command:?} does not exist or cannot be executed"))
 }

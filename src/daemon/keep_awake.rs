@@ -8,7 +8,6 @@
 //! Invariant: the programs end with this process, however it ends. `caffeinate` waits for its PID; the others run `cat`,
 //! whose stdin ends with it.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::codex::{OneProgram, ProgramRunner};
-use crate::config::{Config, KeepAwake as Setting, Platform, find_program};
+use crate::config::{Config, KeepAwake as Setting, Platform};
 use crate::daemon::app_server::plan::removed_environment;
 
 /// How long a turn must run first. The shortest time after which systems go to sleep by themselves is a minute, and most
@@ -86,7 +85,7 @@ impl KeepAwake {
         turns_run: watch::Receiver<bool>,
     ) -> Self {
         let inhibitors: Vec<_> =
-            inhibitors().into_iter().filter(|one| find(config, one.name).is_ok()).collect();
+            inhibitors().into_iter().filter(|one| config.find_other_program(one.name).is_ok()).collect();
         // The turns of the demo take no time.
         let is_off = config.keep_awake == Setting::Off || config.server.demo;
         let state = match (is_off, inhibitors.is_empty()) {
@@ -123,14 +122,16 @@ impl KeepAwake {
 impl Shared {
     /// Runs the programs until `released`, or until all of them have failed.
     async fn hold(self: Arc<Self>, inhibitors: Vec<Inhibitor>, released: CancellationToken) {
-        self.set(KeepAwakeState::Active, None);
+        self.set(KeepAwakeState::Active, &[]);
         let mut running = JoinSet::new();
         for Inhibitor { name, arguments } in inhibitors {
             let (shared, released) = (Arc::clone(&self), released.clone());
             running.spawn(async move {
                 let config = Arc::clone(&shared.config);
                 let program = OneProgram {
-                    find: Box::new(move || find(&config, name)),
+                    find: Box::new(move || {
+                        config.find_other_program(name).map_err(|error| error.to_string())
+                    }),
                     arguments,
                     directory: "/".into(),
                     removed_environment: removed_environment(),
@@ -151,16 +152,16 @@ impl Shared {
             tracing::info!(program = name, reason, "a program does not keep the machine awake");
             failures.push(format!("{name} failed: {reason}"));
             let state = if running.is_empty() { KeepAwakeState::Failed } else { KeepAwakeState::Active };
-            self.set(state, Some(failures.join("; ")));
+            self.set(state, &failures);
         }
         if released.is_cancelled() {
-            self.set(KeepAwakeState::Idle, failures.pop());
+            self.set(KeepAwakeState::Idle, &failures);
         }
     }
 
-    fn set(&self, state: KeepAwakeState, error: Option<String>) {
+    fn set(&self, state: KeepAwakeState, failures: &[String]) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        (view.state, view.error) = (state, error);
+        (view.state, view.error) = (state, (!failures.is_empty()).then(|| failures.join("; ")));
     }
 }
 
@@ -233,11 +234,6 @@ fn inhibitors() -> Vec<Inhibitor> {
             ),
         ],
     }
-}
-
-fn find(config: &Config, command: &str) -> Result<PathBuf, String> {
-    let found = find_program(command, config.server.child_environment.path.as_deref(), Path::new("/"));
-    found.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
