@@ -465,7 +465,7 @@ const NOTIFICATIONS = lookupTable({
   "item/reasoning/textDelta": (it, params) => it.itemPart(params.turnId, params.itemId, "reasoning")?.append(params.delta),
   "thread/settings/updated": (it, params, event, isLive) => {
     it.settings = settingsOfThread(params);
-    // What the user had chosen applies now, or somebody has chosen something else since.
+    // What the user had chosen applies now, or the choice has changed since.
     if (isLive) choices.delete(it.sessionId);
     runInNextFrame(drawSettings);
   },

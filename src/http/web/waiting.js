@@ -35,7 +35,7 @@ function shortTitleOf(request) {
   return isCommand && command ? `Run ${escapeInvisible(baseName(command.trim().split(/\s/)[0]))}?` : titleOf(request);
 }
 
-// The name of the session or, with `isShort`, of its directory: a tab has room for a few words.
+// The name of the session or, with `isShort`, of its directory: a tab has space for a few words.
 function sessionNameOf(request, isShort) {
   const record = sessions.get(request.sessionId);
   if (record === null) return "Codex";

@@ -81,7 +81,7 @@ fn find_user(list: &[u8], local: SocketAddr, remote: SocketAddr) -> Result<Optio
         }
         rest = rest.get(length.next_multiple_of(8)..).ok_or(ListError::Incomplete)?;
     }
-    // Without its end, the kernel had no room for the rest.
+    // Without its end, the kernel had no space for the rest.
     match rest.len() == GENERATION_BYTES && word(rest, 0) == Some(GENERATION_BYTES as u32) {
         true => Ok(found),
         false => Err(ListError::Incomplete),
