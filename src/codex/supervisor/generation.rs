@@ -307,6 +307,8 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
                 );
                 Err((message, Failure::SlowStart))
             }
+            // A race: the reader fails the call before the caller learns from it how the connection ended.
+            Err(CallError::Closed { .. }) => std::future::pending().await,
             Err(error) => Err((format!("it did not initialize: {error}"), Failure::Ended)),
         }
     }
