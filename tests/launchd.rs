@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use codexd::cli::{self, Command};
 use codexd::config::{Config, Environment, Paths, Platform, Settings, UserEnv};
-use codexd::service::ServiceFile;
+use codexd::service::{ServiceEnvironment, ServiceFile};
 use plist::{Dictionary, Value};
 
 const PROPERTY_LIST: &str = "launchd/codexd.plist";
@@ -37,7 +37,9 @@ fn installed() -> Dictionary {
     let variables = Environment::from([("HOME".into(), home.path().into())]);
     let config = Config::resolve(Settings::from_flags([""; 0]).unwrap(), &variables).unwrap();
     let user = UserEnv { home: "/home-of/me".into(), config_home: None, codex_home: None };
-    let service = ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/programs/codexd")).unwrap();
+    let environment = ServiceEnvironment::read(&home.path().join("service.env")).unwrap();
+    let program = Path::new("/programs/codexd");
+    let service = ServiceFile::new(&config, &user, Platform::MacOs, program, &environment).unwrap();
     assert_eq!(service.path, Path::new("/home-of/me/Library/LaunchAgents/codexd.plist"));
     Value::from_reader_xml(service.text.as_bytes()).unwrap().into_dictionary().unwrap()
 }

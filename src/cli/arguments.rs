@@ -210,6 +210,15 @@ pub struct ServiceArguments {
     /// Action
     #[arg(value_enum, value_name = "install|uninstall|start|stop|restart|status|logs|print")]
     pub action: ServiceAction,
+    /// With install: give the service this environment variable with its value in this shell; may be repeated
+    ///
+    /// For proxies, CA files, locales and the keys of model providers, such as HTTPS_PROXY. The values are stored in a file
+    /// that only you can read, and stay at the next install.
+    #[arg(long, value_name = "NAME")]
+    pub service_env: Vec<String>,
+    /// With install: no longer give the service this environment variable; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub no_service_env: Vec<String>,
     /// The settings and the output format.
     #[command(flatten)]
     pub daemon: DaemonArguments,

@@ -21,7 +21,8 @@ use exit::exit_of;
 use crate::config::{has_blank_variable, ignore_variables};
 
 pub use arguments::{
-    BackupArguments, Command, FileArguments, LogsArguments, ServiceAction, StartArguments, TokenArguments,
+    BackupArguments, Command, FileArguments, LogsArguments, ServiceAction, ServiceArguments, StartArguments,
+    TokenArguments,
 };
 pub use clap_complete::Shell;
 pub use client::{

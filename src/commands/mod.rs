@@ -112,11 +112,11 @@ pub fn run(command: Command) -> ExitCode {
     let outcome = match command {
         Command::Start(arguments) => {
             let StartArguments { daemon, run_once, verbose, demo, or_demo } = arguments;
-            let config = match (demo, or_demo) {
+            let config = service::enter_environment().and_then(|()| match (demo, or_demo) {
                 (true, _) => demo::config(daemon.settings),
                 (false, true) => or_demo::config(daemon.settings),
                 (false, false) => config::resolve(daemon.settings),
-            };
+            });
             config.and_then(|config| start::run(config, daemon.json, run_once, verbose))
         }
         Command::Status(arguments) => {
@@ -130,8 +130,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Token(arguments) => token::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Logs(arguments) => stop::logs(&arguments),
-        Command::Service(arguments) => config::resolve(arguments.daemon.settings)
-            .and_then(|config| service::run(&config, arguments.action, arguments.daemon.json)),
+        Command::Service(arguments) => service::run(arguments),
         Command::Upgrade(arguments) => config::resolve(arguments.daemon.settings)
             .and_then(|config| upgrade::run(&config, arguments.check, arguments.daemon.json)),
         Command::Doctor(arguments) => {

@@ -13,11 +13,12 @@ use super::failure::Failure;
 use super::output;
 use super::programs::{become_journal, become_program};
 use super::runtime::runtime;
-use crate::cli::ServiceAction;
+use crate::cli::{ServiceAction, ServiceArguments};
 use crate::codex::INSTANCE_VARIABLE;
-use crate::config::{Config, is_variable_set};
+use crate::config::{Config, is_variable_set, variable};
 use crate::service::{
-    self, FileChange, ManagerError, ServiceError, ServiceFile, ServiceManager, ServiceState,
+    self, FileChange, ManagerError, ServiceEnvironment, ServiceError, ServiceFile, ServiceManager,
+    ServiceState,
 };
 use crate::storage::Disk;
 
@@ -30,7 +31,19 @@ const LOG_LINES: &str = "200";
 /// A note for Linux users, because this is often unexpected.
 const LINGER: &str = "It runs while you are logged in; \"loginctl enable-linger\" makes it run from boot.";
 
-pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<ExitCode, Failure> {
+/// In a service with variables of its own, executes this program again with them; see [`service::enter_environment`].
+pub(super) fn enter_environment() -> Result<(), Failure> {
+    service::enter_environment().map_err(refused)
+}
+
+pub(crate) fn run(arguments: ServiceArguments) -> Result<ExitCode, Failure> {
+    let ServiceArguments { action, service_env: added, no_service_env: removed, daemon } = arguments;
+    let (config, json) = (&super::config::resolve(daemon.settings)?, daemon.json);
+    if action != ServiceAction::Install && !(added.is_empty() && removed.is_empty()) {
+        return Err(Failure::usage(
+            "--service-env and --no-service-env are flags of \"codexd service install\" only.",
+        ));
+    }
     let is_read_only = matches!(action, ServiceAction::Status | ServiceAction::Print | ServiceAction::Logs);
     // The stop would end this command too, before it can start the service again.
     if !is_read_only && is_variable_set(INSTANCE_VARIABLE) {
@@ -40,7 +53,7 @@ pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<
         ));
     }
     match action {
-        ServiceAction::Install => install(config, json),
+        ServiceAction::Install => install(config, &added, &removed, json),
         ServiceAction::Uninstall => uninstall(json),
         ServiceAction::Start => start(config, json, false),
         ServiceAction::Restart => start(config, json, true),
@@ -51,9 +64,13 @@ pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<
     }
 }
 
-fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let (service, manager) = (service_file(config)?, ServiceManager::for_this_system());
-    let change = service.write(&Disk::default()).map_err(|error| failed("written", &service.path, &error))?;
+fn install(config: &Config, added: &[String], removed: &[String], json: bool) -> Result<ExitCode, Failure> {
+    let manager = ServiceManager::for_this_system();
+    let stored = ServiceEnvironment::of_this_user().map_err(refused)?;
+    let mut environment = stored.clone();
+    environment.change(added, removed, variable).map_err(refused)?;
+    let service = ServiceFile::with_environment(config, &environment).map_err(refused)?;
+    let change = write(&service, &stored, &environment)?;
     let runtime = runtime()?;
     let reason = absent_reason(runtime.block_on(manager.install(&service.path, change)))?;
     if reason.is_none() {
@@ -61,6 +78,7 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     }
     let next = if reason.is_some() { manager.load_commands(&service.path) } else { Vec::new() };
     let mut notes = service.notes;
+    notes.extend(variables_note(&environment));
     if manager.name() == "systemd" {
         notes.push(LINGER.to_owned());
     }
@@ -73,6 +91,7 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             "loaded": reason.is_none(),
             "reason": reason,
             "next": next,
+            "variables": environment.names().collect::<Vec<_>>(),
             "notes": notes,
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -91,12 +110,48 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes the service file and the file with its variables; what the service was started with is another one if either is.
+fn write(
+    service: &ServiceFile,
+    stored: &ServiceEnvironment,
+    environment: &ServiceEnvironment,
+) -> Result<FileChange, Failure> {
+    let disk = Disk::default();
+    let write_variables = || {
+        let written = if stored == environment { Ok(()) } else { environment.write(&disk) };
+        written.map_err(|error| failed("written", environment.path(), &error))
+    };
+    let write_service = || service.write(&disk).map_err(|error| failed("written", &service.path, &error));
+    // The service file never names a file that does not exist.
+    let change = if environment.is_empty() {
+        let change = write_service()?;
+        write_variables()?;
+        change
+    } else {
+        write_variables()?;
+        write_service()?
+    };
+    Ok(match change {
+        FileChange::Unchanged if stored != environment => FileChange::Updated,
+        change => change,
+    })
+}
+
+/// Names the variables that are handed to the service.
+fn variables_note(environment: &ServiceEnvironment) -> Option<String> {
+    let names: Vec<_> = environment.names().collect();
+    let path = environment.path().display();
+    (!names.is_empty()).then(|| format!("The service gets {} from {path}.", names.join(", ")))
+}
+
 fn uninstall(json: bool) -> Result<ExitCode, Failure> {
     let (path, manager) = (service::file().map_err(refused)?, ServiceManager::for_this_system());
     let runtime = runtime()?;
     let reason = absent_reason(runtime.block_on(manager.uninstall()))?;
     let removed =
         service::remove(&Disk::default(), &path).map_err(|error| failed("removed", &path, &error))?;
+    let variables = service::variables_file().map_err(refused)?;
+    service::remove(&Disk::default(), &variables).map_err(|error| failed("removed", &variables, &error))?;
     if reason.is_none() {
         absent_reason(runtime.block_on(manager.reload()))?;
     }
@@ -159,7 +214,9 @@ fn stop(json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let (service, manager) = (service_file(config)?, ServiceManager::for_this_system());
+    let manager = ServiceManager::for_this_system();
+    let environment = ServiceEnvironment::of_this_user().map_err(refused)?;
+    let service = ServiceFile::with_environment(config, &environment).map_err(refused)?;
     let file = service.change().map_err(|error| failed("read", &service.path, &error))?;
     let state = runtime()?.block_on(manager.state());
     let running = state.as_ref().is_ok_and(|state| state.running);
@@ -168,6 +225,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             "running": running,
             "path": service.path,
             "file": file_state(file),
+            "variables": environment.names().collect::<Vec<_>>(),
             "manager": manager.name(),
             "reason": state.as_ref().err().map(ToString::to_string),
             "state": state.ok(),
@@ -185,7 +243,11 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             Ok(state) => state_text(state),
             Err(error) => error.to_string(),
         };
-        output::print(&output::table(&[("file", about_file), (manager.name(), about_state)]))?;
+        let mut rows = vec![("file", about_file), (manager.name(), about_state)];
+        if !environment.is_empty() {
+            rows.push(("variables", environment.names().collect::<Vec<_>>().join(", ")));
+        }
+        output::print(&output::table(&rows))?;
     }
     Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_RUNNING) })
 }
@@ -200,19 +262,19 @@ fn logs() -> Result<ExitCode, Failure> {
 }
 
 fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let service = service_file(config)?;
+    let environment = ServiceEnvironment::of_this_user().map_err(refused)?;
+    let service = ServiceFile::with_environment(config, &environment).map_err(refused)?;
+    let notes: Vec<_> = service.notes.into_iter().chain(variables_note(&environment)).collect();
     if json {
-        output::print_json(&json!({ "path": service.path, "text": service.text, "notes": service.notes }))?;
+        let variables: Vec<_> = environment.names().collect();
+        output::print_json(
+            &json!({ "path": service.path, "text": service.text, "variables": variables, "notes": notes }),
+        )?;
     } else {
         output::print(service.text.trim_end())?;
-        service.notes.iter().for_each(|note| output::print_error(&format!("codexd: {note}")));
+        notes.iter().for_each(|note| output::print_error(&format!("codexd: {note}")));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The service file for these settings.
-pub(super) fn service_file(config: &Config) -> Result<ServiceFile, Failure> {
-    ServiceFile::for_this_program(config).map_err(refused)
 }
 
 /// The state of the installed file, as in the JSON output.

@@ -25,7 +25,8 @@ mod view;
 pub use address::{LocalApiBase, RESERVED_PATHS, parse_event_stream_path};
 pub use endpoint::{AllowedCalls, ChildStrategy, Endpoint, KeepAwake, ServerEndpoint};
 pub use environment::{
-    Environment, codex_home, has_blank_variable, has_display, is_variable_set, no_color, pager, variable_of,
+    Environment, SERVICE_ENV_FILE, codex_home, has_blank_variable, has_display, is_variable_set, no_color,
+    pager, service_env_file, variable, variable_of,
 };
 pub use error::ConfigError;
 pub use parse::{MODE, count};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// A platform, as far as its directories are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
-    /// macOS: everything below `~/Library`.
+    /// macOS: everything below `~/Library`, except `~/.config/codexd`.
     MacOs,
     /// Linux and the other systems that follow the XDG base directories.
     Xdg,
@@ -47,16 +47,27 @@ impl Platform {
         self == Self::MacOs && self.logs_dir(home, None).is_some_and(|usual| usual == logs_dir)
     }
 
+    /// The file with the environment variables that the user hands to the service.
+    ///
+    /// It is in no directory of the state, because `codexd restore` replaces those. `xdg_config_home` is
+    /// `XDG_CONFIG_HOME`; a relative path is ignored, as the XDG specification requires.
+    pub fn service_env_file(self, home: &Path, xdg_config_home: Option<&Path>) -> PathBuf {
+        self.config_home(home, xdg_config_home).join("codexd/service.env")
+    }
+
+    fn config_home(self, home: &Path, xdg_config_home: Option<&Path>) -> PathBuf {
+        xdg_config_home
+            .filter(|path| self == Self::Xdg && path.is_absolute())
+            .map_or_else(|| home.join(".config"), Path::to_path_buf)
+    }
+
     /// The service file of the user: the agent of launchd, or the user unit of systemd.
     ///
     /// `xdg_config_home` is `XDG_CONFIG_HOME`; a relative path is ignored, as the XDG specification requires.
     pub fn service_file(self, home: &Path, xdg_config_home: Option<&Path>) -> PathBuf {
         match self {
             Self::MacOs => home.join("Library/LaunchAgents/codexd.plist"),
-            Self::Xdg => xdg_config_home
-                .filter(|path| path.is_absolute())
-                .map_or_else(|| home.join(".config"), Path::to_path_buf)
-                .join("systemd/user/codexd.service"),
+            Self::Xdg => self.config_home(home, xdg_config_home).join("systemd/user/codexd.service"),
         }
     }
 }
@@ -76,6 +87,9 @@ mod tests {
             (Platform::Xdg, Some("/xdg"), "/xdg/systemd/user/codexd.service"),
         ] {
             assert_eq!(platform.service_file(home, config_home.map(Path::new)), Path::new(file));
+            let directory = if file.starts_with("/xdg") { "/xdg" } else { "/home/me/.config" };
+            let variables = platform.service_env_file(home, config_home.map(Path::new));
+            assert_eq!(variables, Path::new(directory).join("codexd/service.env"));
         }
     }
 

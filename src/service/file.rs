@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::environment::ServiceEnvironment;
 use super::spec::{FileChange, NAME, ServiceError, ServiceSpec, text};
 use super::{launchd, search, systemd};
 use crate::codex::redact;
-use crate::config::{Config, ConfigError, Platform, UserEnv, find_program, settings};
+use crate::config::{Config, ConfigError, Platform, SERVICE_ENV_FILE, UserEnv, find_program, settings};
 use crate::storage::Disk;
 
 /// The service file for the current settings.
@@ -23,12 +24,14 @@ pub struct ServiceFile {
 }
 
 impl ServiceFile {
-    /// The file of a service that runs `program`, an absolute path, with these settings for this user.
+    /// The file of a service that runs `program`, an absolute path, with these settings for this user; of `environment` it
+    /// contains the path only, and nothing if that is empty.
     pub fn new(
         config: &Config,
         user: &UserEnv,
         platform: Platform,
         program: &Path,
+        environment: &ServiceEnvironment,
     ) -> Result<Self, ServiceError> {
         let home = text(&user.home)?;
         let arguments = &config.server.args;
@@ -37,12 +40,16 @@ impl ServiceFile {
             return Err(ConfigError::SecretInSetting { name, variable }.into());
         }
         let (search_path, notes) = search::path(config, platform, home)?;
+        let mut variables = config.service_variables()?;
+        if !environment.is_empty() {
+            variables.push((SERVICE_ENV_FILE.to_owned(), text(environment.path())?.to_owned()));
+        }
         let spec = ServiceSpec {
             program: text(program)?,
             home,
             search_path,
             codex_home: user.codex_home.as_deref().map(text).transpose()?,
-            variables: config.service_variables()?,
+            variables,
             connections: config.http.connection_limit,
         };
         let path = platform.service_file(&user.home, user.config_home.as_deref());
@@ -54,8 +61,13 @@ impl ServiceFile {
         Ok(Self { path, text, directory, notes })
     }
 
-    /// [`ServiceFile::new`] for this system, user and program.
+    /// [`ServiceFile::new`] for this system, user and program, with the variables that are stored.
     pub fn for_this_program(config: &Config) -> Result<Self, ServiceError> {
+        Self::with_environment(config, &ServiceEnvironment::of_this_user()?)
+    }
+
+    /// [`ServiceFile::new`] for this system, user and program.
+    pub fn with_environment(config: &Config, environment: &ServiceEnvironment) -> Result<Self, ServiceError> {
         let search = config.server.child_environment.path.as_deref();
         let program = std::env::current_exe().map_err(ServiceError::Program)?;
         // `current_exe` resolves links; the name that stays valid across upgrades is the one in PATH.
@@ -63,7 +75,7 @@ impl ServiceFile {
             Ok(named) if search::is_same(&named, &program) => named,
             _ => program,
         };
-        Self::new(config, &UserEnv::from_process()?, Platform::current(), &program)
+        Self::new(config, &UserEnv::from_process()?, Platform::current(), &program, environment)
     }
 
     /// What [`ServiceFile::write`] would do.
@@ -93,6 +105,12 @@ impl ServiceFile {
 pub fn file() -> Result<PathBuf, ServiceError> {
     let user = UserEnv::from_process()?;
     Ok(Platform::current().service_file(&user.home, user.config_home.as_deref()))
+}
+
+/// The path of the file with the variables that were handed to the service of this user on this system.
+pub fn variables_file() -> Result<PathBuf, ServiceError> {
+    let user = UserEnv::from_process()?;
+    Ok(Platform::current().service_env_file(&user.home, user.config_home.as_deref()))
 }
 
 /// The file with the stderr of the agent of launchd.

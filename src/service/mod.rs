@@ -3,6 +3,7 @@
 //! The text of the file depends on the settings alone ([`ServiceFile::new`]), for either system on any system.
 //! [`ServiceManager`] runs `launchctl` or `systemctl`. `codexd service` and `codexd doctor` use both.
 
+mod environment;
 mod file;
 mod launchd;
 mod manager;
@@ -13,7 +14,8 @@ mod systemd;
 #[cfg(test)]
 mod tests;
 
-pub use file::{ServiceFile, file, installed_variable, launchd_log, remove};
+pub use environment::{ServiceEnvironment, enter_environment};
+pub use file::{ServiceFile, file, installed_variable, launchd_log, remove, variables_file};
 pub use manager::{ManagerError, SYSTEMD_UNIT, ServiceManager};
 pub use spec::{FileChange, NAME, ServiceError};
 pub use state::ServiceState;

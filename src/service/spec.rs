@@ -24,6 +24,23 @@ pub enum ServiceError {
         /// The reason, as half a sentence.
         reason: &'static str,
     },
+    /// A variable that cannot be handed to the service.
+    #[error("{name} cannot be handed to the service: {reason}.")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// The reason, as half a sentence.
+        reason: &'static str,
+    },
+    /// What was given instead of the name of a variable; it may be a secret.
+    #[error(
+        "--service-env and --no-service-env take the name of an environment variable that is set, such as HTTPS_PROXY, \
+         without its value."
+    )]
+    NotAName,
+    /// The file with the variables that were handed to the service cannot be used.
+    #[error("The environment variables of the service cannot be used: {0}.")]
+    Environment(#[source] io::Error),
     /// The path of this program is unknown.
     #[error("The path of this program is unknown: {0}.")]
     Program(#[source] io::Error),

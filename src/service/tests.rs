@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,14 @@ impl Machine {
         Config::resolve(Settings::from_flags(&self.flags).unwrap(), &variables.into()).unwrap()
     }
 
+    /// Variables of these names, each with the value `secret`.
+    fn environment(&self, names: &[&str]) -> ServiceEnvironment {
+        let mut environment = ServiceEnvironment::read(&self.home.path().join("conf/service.env")).unwrap();
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        environment.change(&names, &[], |_| Some("secret".into())).unwrap();
+        environment
+    }
+
     fn service(
         &self,
         platform: Platform,
@@ -40,7 +49,8 @@ impl Machine {
         search: &str,
     ) -> Result<ServiceFile, ServiceError> {
         let user = UserEnv { home: home.into(), config_home: None, codex_home: self.codex_home.clone() };
-        ServiceFile::new(&self.config(search), &user, platform, Path::new(program))
+        let environment = self.environment(&[]);
+        ServiceFile::new(&self.config(search), &user, platform, Path::new(program), &environment)
     }
 }
 
@@ -99,7 +109,9 @@ fn agent_contains_log_filter_once() {
     ]);
     let config = Config::resolve(Settings::from_flags(&machine.flags).unwrap(), &variables).unwrap();
     let user = UserEnv::of(&variables).unwrap();
-    let service = ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/codexd")).unwrap();
+    let environment = machine.environment(&[]);
+    let service =
+        ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/codexd"), &environment).unwrap();
     assert_eq!(service.text.matches("BAA_CODEXD_LOG<").count(), 1);
     assert!(service.text.contains("<string>codexd=debug</string>") && !service.text.contains(">warn<"));
 }
@@ -329,4 +341,109 @@ async fn manager_distinguishes_absent_from_failed() {
     assert_eq!(refused, "`systemctl --user restart codexd.service` failed: Job for codexd.service failed.");
     let state = recorded.manager.state().await.unwrap();
     assert_eq!((state.failed, state.running, state.last_exit.as_deref()), (true, false, Some("exit code 2")));
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn environment_is_stored_in_a_file_of_the_owner_only() {
+    let machine = Machine::new();
+    let path = machine.home.path().join("conf/service.env");
+    let read = || ServiceEnvironment::read(&path);
+    let disk = Disk::default();
+    let mut environment = read().unwrap();
+    assert!(environment.is_empty());
+    let values =
+        [("A", "plain"), ("B", "two\nlines = \"x\"\\"), ("C", ""), ("D", " # ü "), ("LC_ALL", "C.UTF-8")];
+    let value_of =
+        |name: &str| values.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value));
+    environment.change(&names(&["A", "B", "C", "D", "LC_ALL"]), &[], value_of).unwrap();
+    environment.write(&disk).unwrap();
+    assert!(read().unwrap() == environment);
+    for (path, permissions) in [(path.as_path(), 0o600), (path.parent().unwrap(), 0o700)] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, permissions);
+    }
+
+    // Names that are not mentioned stay, with their values.
+    let mut again = read().unwrap();
+    again.change(&[], &names(&["A", "C"]), |_| None).unwrap();
+    again.write(&disk).unwrap();
+    assert_eq!(read().unwrap().names().collect::<Vec<_>>(), ["B", "D", "LC_ALL"]);
+    again.change(&[], &names(&["B", "D", "LC_ALL"]), |_| None).unwrap();
+    again.write(&disk).unwrap();
+    assert!(!path.exists());
+
+    fs::write(&path, "# by hand\n\nKEY=as it=is\n").unwrap();
+    let refusal = read().unwrap_err().to_string();
+    assert!(refusal.contains("service.env has the permissions 06") && refusal.contains("chmod 600"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut by_hand = machine.environment(&[]);
+    by_hand.change(&names(&["KEY"]), &[], |_| Some("as it=is".into())).unwrap();
+    assert!(read().unwrap() == by_hand);
+    for (text, problem) in [
+        ("A=1\nsecret\n", "no NAME=VALUE in line 2"),
+        ("A=\"secret\n", "in line 1 that is not a JSON string"),
+        ("A=\"secret\\u0000\"\n", "in line 1 with a null character"),
+        ("se-cret=1\n", "no use in line 1"),
+        ("PATH=secret\n", "PATH cannot be handed to the service"),
+        ("A=\u{7f}\n\0secret", "no NAME=VALUE in line 2"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let refusal = read().unwrap_err().to_string();
+        assert!(refusal.contains(problem) && !refusal.contains("secret"), "{refusal}");
+    }
+    fs::write(&path, b"A=secret\xff\n").unwrap();
+    assert!(read().unwrap_err().to_string().ends_with("is not valid UTF-8"));
+}
+
+#[test]
+fn environment_refuses_names_with_a_reason_and_shows_no_value() {
+    let machine = Machine::new();
+    let mut environment = machine.environment(&["A"]);
+    let value_of = |name: &str| match name {
+        "BROKEN" => Some(std::os::unix::ffi::OsStringExt::from_vec(b"secret\xff".to_vec())),
+        "UNSET" => None,
+        name if name.contains("secret") => None,
+        _ => Some("secret".into()),
+    };
+    for (name, reason) in [
+        ("PATH", "PATH cannot be handed to the service: \"codexd service install\" makes a PATH"),
+        ("HOME", "home directory of your user"),
+        ("CODEX_HOME", "into the service file itself"),
+        ("BAA_CODEXD_STATE_DIR", "it belongs to codexd"),
+        ("UNSET", "UNSET cannot be handed to the service: it is not set"),
+        ("BROKEN", "BROKEN cannot be handed to the service: its value is not valid UTF-8."),
+        ("KEY=secret", "without its value"),
+        ("sk-secret", "without its value"),
+        ("gsk_secretK3Y", "without its value"),
+        ("1A", "without its value"),
+        ("", "without its value"),
+    ] {
+        let refusal = environment.change(&names(&[name]), &[], value_of).unwrap_err().to_string();
+        assert!(refusal.contains(reason) && !refusal.contains("secret"), "{refusal}");
+    }
+    let refusal = environment.change(&[], &names(&["B"]), value_of).unwrap_err().to_string();
+    assert!(refusal.contains("B cannot be handed to the service: it is none of the variables"), "{refusal}");
+    let shown = format!("{environment:?}");
+    assert!(shown.contains("\"A\"") && !shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn service_file_names_the_file_of_variables_only_if_there_are_some() {
+    let machine = Machine::new();
+    let user = UserEnv { home: "/home/me".into(), config_home: None, codex_home: None };
+    for platform in [Platform::MacOs, Platform::Xdg] {
+        let text = |names: &[&str]| {
+            let environment = machine.environment(names);
+            let config = machine.config("");
+            ServiceFile::new(&config, &user, platform, Path::new("/codexd"), &environment).unwrap().text
+        };
+        assert_eq!(installed_variable(&text(&[]), "BAA_CODEXD_SERVICE_ENV"), None);
+        let with = text(&["TOKEN_X"]);
+        let path = machine.home.path().join("conf/service.env");
+        assert_eq!(installed_variable(&with, "BAA_CODEXD_SERVICE_ENV"), path.to_str());
+        assert!(!with.contains("TOKEN_X") && !with.contains("secret"), "{with}");
+    }
 }

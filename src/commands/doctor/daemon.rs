@@ -13,16 +13,20 @@ use crate::client::{ClientError, DaemonClient};
 use crate::config::{Config, is_variable_set};
 use crate::daemon::PROTECTED_DIRECTORY;
 use crate::http::{Peer, peer_of, read_token};
-use crate::service::{self, FileChange, ManagerError, ServiceFile, ServiceManager, installed_variable};
+use crate::service::{
+    self, FileChange, ManagerError, ServiceEnvironment, ServiceFile, ServiceManager, installed_variable,
+};
 
 /// Variables of proxies, certificates and accounts, without which Codex may work in a terminal only.
-const SHELL_VARIABLES: [&str; 11] = [
+const SHELL_VARIABLES: [&str; 13] = [
     "HTTPS_PROXY",
     "https_proxy",
     "HTTP_PROXY",
     "http_proxy",
     "ALL_PROXY",
     "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "CODEX_CA_CERTIFICATE",
@@ -48,7 +52,12 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     checks.extend(protected_directories(status));
     checks.extend(other_users(config).await);
     let installed = service::file().ok().and_then(|file| std::fs::read_to_string(file).ok());
-    checks.extend(installed.and_then(|file| missing_variables(&file, is_variable_set)));
+    let variables = ServiceEnvironment::of_this_user().ok();
+    checks.extend(installed.zip(variables).and_then(|(file, variables)| {
+        missing_variables(|name| {
+            is_variable_set(name) && installed_variable(&file, name).is_none() && !variables.has(name)
+        })
+    }));
     checks
 }
 
@@ -61,13 +70,14 @@ fn protected_directories(status: Option<&Value>) -> Vec<Check> {
     protected.map(|note| Check::warn("directories", format!("{note}."), advice)).collect()
 }
 
-/// Names the environment variables that a command of Codex may need, that this shell has, and that the service does not
-/// get from its file; the manager may have them.
-fn missing_variables(file: &str, is_set: impl Fn(&str) -> bool) -> Option<Check> {
-    let is_missing = |name: &&str| is_set(name) && installed_variable(file, name).is_none();
-    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(is_missing).collect();
-    let detail = format!("This shell has {}, and the file of the service does not.", names.join(", "));
-    let advice = "If Codex needs that, see \"Variables of the service\" in docs/operations.md.";
+/// Names the environment variables that a command of Codex may need, that this shell has, and that were not handed to the
+/// service; the manager may have them.
+fn missing_variables(is_missing: impl Fn(&str) -> bool) -> Option<Check> {
+    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(|name| is_missing(name)).collect();
+    let flags: String = names.iter().map(|name| format!(" --service-env {name}")).collect();
+    let detail = format!("This shell has {}, and the service does not.", names.join(", "));
+    let advice =
+        format!("If Codex needs that, type, with the settings of the service: codexd service install{flags}");
     (!names.is_empty()).then(|| Check::warn("variables", detail, advice))
 }
 
@@ -312,9 +322,10 @@ mod tests {
 
     #[test]
     fn doctor_names_variables_that_only_the_shell_has() {
-        let unit = "[Service]\nEnvironment=\"SSL_CERT_FILE=/c\"\n";
-        let check = missing_variables(unit, |name| ["HTTPS_PROXY", "SSL_CERT_FILE"].contains(&name)).unwrap();
-        assert_eq!(check.detail, "This shell has HTTPS_PROXY, and the file of the service does not.");
-        assert!(missing_variables(unit, |name| name == "SSL_CERT_FILE").is_none());
+        let check = missing_variables(|name| ["HTTPS_PROXY", "NO_PROXY"].contains(&name)).unwrap();
+        assert_eq!(check.detail, "This shell has HTTPS_PROXY, NO_PROXY, and the service does not.");
+        let advice = check.advice.unwrap();
+        assert!(advice.ends_with("install --service-env HTTPS_PROXY --service-env NO_PROXY"), "{advice}");
+        assert!(missing_variables(|_| false).is_none());
     }
 }

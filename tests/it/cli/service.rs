@@ -13,8 +13,10 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{CommandOutput, run_command};
-use crate::support::daemon::codexd;
+use crate::api::{CommandOutput, STATUS, create_session, run_command};
+use crate::support::daemon::{Daemon, codexd};
+use crate::support::fake_codex::fake_codex;
+use crate::support::http::get;
 use crate::support::scratch;
 use crate::support::skip::skip;
 
@@ -169,6 +171,104 @@ async fn service_print_matches_install_and_writes_nothing() {
     let installed = user.run(&[["install"].as_slice(), &flags].concat()).await;
     assert_eq!(installed.code, Some(0), "{installed:?}");
     assert_eq!(fs::read_to_string(user.unit()).unwrap(), ended.stdout);
+}
+
+/// A secret that no output and no file has, except the file of variables.
+const CANARY: &str = "canary of the provider";
+
+#[tokio::test]
+async fn service_env_is_handed_over_and_never_shown() {
+    let user = ServiceUser::new();
+    let run = async |arguments: &[&str], value: Option<&str>| {
+        let mut command = user.command(arguments);
+        command.env("NO_PROXY", "localhost");
+        command.envs(value.map(|value| ("PROVIDER_KEY", value)));
+        let ended = run_command(command).await;
+        assert!(!format!("{ended:?}").contains(CANARY), "{arguments:?}: {ended:?}");
+        ended
+    };
+    let stored = || fs::read_to_string(user.path("home/.config/codexd/service.env")).unwrap();
+    let restarts = || user.calls().contains(&"--user restart codexd.service".to_owned());
+
+    let unset = run(&["install", "--service-env", "PROVIDER_KEY"], None).await;
+    assert_eq!(unset.code, Some(2));
+    assert!(
+        unset.stderr.contains("PROVIDER_KEY cannot be handed to the service: it is not set"),
+        "{unset:?}"
+    );
+    assert!(!user.has_files(), "a refused name changes nothing");
+
+    let both = ["install", "--json", "--service-env", "PROVIDER_KEY", "--service-env", "NO_PROXY"];
+    let first = run(&both, Some(CANARY)).await;
+    assert_eq!(document(&first)["variables"], serde_json::json!(["NO_PROXY", "PROVIDER_KEY"]));
+    assert!(stored().contains(&format!("PROVIDER_KEY=\"{CANARY}\"\n")) && restarts());
+    let unit = fs::read_to_string(user.unit()).unwrap();
+    assert!(unit.contains("\"BAA_CODEXD_SERVICE_ENV=") && !unit.contains(CANARY), "{unit}");
+
+    // The variables stay without the flags, also where this shell has another value.
+    let again = run(&["install", "--json"], Some("other")).await;
+    assert_eq!((document(&again)["change"].as_str(), restarts()), (Some("unchanged"), false));
+    assert!(stored().contains(CANARY));
+    for action in ["print", "status"] {
+        let shown = run(&[action], Some(CANARY)).await;
+        let shown = format!("{}{}", shown.stdout, shown.stderr);
+        assert!(shown.contains("NO_PROXY, PROVIDER_KEY"), "{shown}");
+        assert!(!shown.contains("does not match"), "{shown}");
+        let json = run(&[action, "--json"], Some(CANARY)).await;
+        assert_eq!(document(&json)["variables"][1], "PROVIDER_KEY");
+    }
+
+    // A new value alone restarts the service, which has the old one.
+    let changed = run(&["install", "--service-env", "PROVIDER_KEY"], Some("a second")).await;
+    assert!(changed.stdout.contains("The service gets NO_PROXY, PROVIDER_KEY from "), "{changed:?}");
+    assert!(stored().contains("a second") && !stored().contains(CANARY) && restarts());
+
+    let removed = run(&["install", "--json", "--no-service-env", "PROVIDER_KEY"], None).await;
+    assert_eq!(document(&removed)["variables"], serde_json::json!(["NO_PROXY"]));
+    assert!(!stored().contains("PROVIDER_KEY") && restarts());
+    let misplaced = run(&["restart", "--service-env", "NO_PROXY"], None).await;
+    assert_eq!(misplaced.code, Some(2), "{misplaced:?}");
+
+    assert_eq!(run(&["uninstall"], None).await.code, Some(0));
+    assert!(!user.path("home/.config/codexd/service.env").exists());
+    let after = run(&["install", "--json"], None).await;
+    assert_eq!(document(&after)["variables"], serde_json::json!([]));
+    assert!(!fs::read_to_string(user.unit()).unwrap().contains("SERVICE_ENV"));
+}
+
+#[tokio::test]
+async fn service_starts_with_its_variables_or_says_why_not() {
+    let directory = scratch::directory("service-env");
+    let (file, environment) = (directory.path().join("service.env"), directory.path().join("environment"));
+    let script = "env > \"$0.part\" && mv \"$0.part\" \"$0\"; exec \"$1\" app-server --store \"$2\"";
+    let (program, store) = (fake_codex(), directory.path().join("store"));
+    let arguments = ["-c", script, environment.to_str().unwrap(), program, store.to_str().unwrap()];
+    let daemon = || {
+        let builder = Daemon::builder().server("sh", &arguments);
+        builder.env("BAA_CODEXD_SERVICE_ENV", &file).env("LC_ALL", "C")
+    };
+    let write = |permissions: u32| {
+        fs::write(&file, format!("PROVIDER_KEY=\"{CANARY}\"\nLC_ALL=C.UTF-8\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(permissions)).unwrap();
+    };
+    let absent = daemon().start_refused().await;
+    assert!(absent.stderr.contains("service.env has none"), "{absent:?}");
+    write(0o644);
+    let refused = daemon().start_refused().await;
+    assert_eq!(refused.status.code(), Some(2), "systemd does not start it again: {refused:?}");
+    let reason = "service.env has the permissions 0644, and others must have none; chmod 600 it.";
+    assert!(refused.stderr.contains(reason) && !refused.stderr.contains(CANARY), "{refused:?}");
+    write(0o600);
+    let daemon = daemon().start().await;
+    create_session(&daemon, serde_json::json!({})).await;
+    let environment = fs::read_to_string(&environment).unwrap();
+    let lines: Vec<_> = environment.lines().collect();
+    assert!(lines.contains(&format!("PROVIDER_KEY={CANARY}").as_str()), "{environment}");
+    assert!(lines.contains(&"LC_ALL=C.UTF-8"), "the file wins over the unit: {environment}");
+    assert!(!environment.contains("BAA_CODEXD_SERVICE_ENV"), "{environment}");
+    let status = get(&daemon, STATUS).await.text;
+    let told = [daemon.stdout(), daemon.stderr(), status];
+    assert!(!told.concat().contains(CANARY));
 }
 
 #[tokio::test]
