@@ -8,7 +8,7 @@ _default:
 
 # Check the formatting, the lints, the unit tests and the fast integration tests (under two minutes when built)
 check: format-check lint
-    cargo test --lib --test architecture --test fake_codex --test launchd --test openapi --test version
+    cargo test --lib --test architecture --test fake_codex --test launchd --test openapi --test soak --test version
     cargo test --test it -- {{ fast }}
 
 # Run the tests that need no more than Rust, node and npm
@@ -59,6 +59,10 @@ mac-check:
 sign certificate program="target/release/codexd":
     codesign --force --sign {{ quote(certificate) }} --identifier codexd {{ quote(program) }}
     codesign --verify --strict {{ quote(program) }}
+
+# Run daemons with real and fake app-servers for hours, with kills and restarts, and decide whether something grows or is lost, such as: just soak 0.5
+soak hours:
+    cargo bench --bench soak -- {{ hours }}
 
 # Write docs/openapi.json, docs/commands.md and the recorded answers of the commands anew
 update:

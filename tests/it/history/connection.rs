@@ -24,7 +24,7 @@ const EMPTY_PAGE_DELAY: Duration = Duration::from_millis(15);
 
 /// How a client receives events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(crate) enum Transport {
     WebSocket,
     Sse,
     Pages,

@@ -100,7 +100,7 @@ impl MockModel {
         *self.key.lock().unwrap() = Some(key.to_owned());
     }
 
-    /// The bodies of all requests for a response so far.
+    /// The bodies of the newest requests for a response, at most 500.
     pub(crate) fn requests(&self) -> Vec<Value> {
         self.requests.lock().unwrap().clone()
     }

@@ -15,6 +15,9 @@ use super::{Key, Requests, account};
 /// Buffered text is sent when it exceeds this size.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
+/// How many of the newest requests are kept; a run of hours would otherwise fill the memory.
+const MAX_RECORDED_REQUESTS: usize = 500;
+
 /// Answers requests until the client disconnects or the prompt asks for the end of the connection.
 pub(super) async fn serve(stream: TcpStream, requests: Requests, key: Key, ids: Ids) {
     // Each delta must be sent at once.
@@ -56,7 +59,7 @@ impl Connection {
             ("POST", path) if path.ends_with("/responses") => {
                 match serde_json::from_slice::<Value>(&request.body) {
                     Ok(body) => {
-                        self.requests.lock().unwrap().push(body.clone());
+                        self.record(&body);
                         self.respond(&body).await?
                     }
                     Err(error) => {
@@ -85,6 +88,14 @@ impl Connection {
         let asked_to_close =
             request.headers.get("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         Ok(if asked_to_close { AfterAnswer::Close } else { after })
+    }
+
+    fn record(&self, body: &Value) {
+        let mut requests = self.requests.lock().unwrap();
+        if requests.len() == MAX_RECORDED_REQUESTS {
+            requests.remove(0);
+        }
+        requests.push(body.clone());
     }
 
     /// Reads the next request; returns `None` when the client has disconnected.
