@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use std::time::Duration;
 use axum::body::Body;
 use http_body_util::BodyExt;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::config::settings::AUTH_TOKEN_FILE;
-use crate::config::{LocalApiBase, ServiceConfig};
-use crate::http::{Peer, peer_of, read_token};
+use super::token::ClientToken;
+use crate::config::{AUTH_TOKEN_NAME, LocalApiBase, ServiceConfig};
+use crate::http::{Peer, peer_of};
 
 /// Timeout of a request that the daemon answers by itself.
 pub(super) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ pub(crate) struct DaemonClient {
     base: LocalApiBase,
     transport: Transport,
     pub(super) event_stream_path: String,
-    token_file: Option<PathBuf>,
+    token: ClientToken,
     /// Called with one sentence when a response has something that its receiver should know.
     on_warning: fn(&str),
 }
@@ -96,7 +96,7 @@ impl DaemonClient {
             base: service.local_api_base.clone(),
             transport: Transport::Tcp,
             event_stream_path: service.event_stream_path.clone(),
-            token_file: service.auth.auth_token_file.clone(),
+            token: ClientToken::new(service),
             on_warning,
         }
     }
@@ -116,9 +116,15 @@ impl DaemonClient {
         self.base.to_string()
     }
 
-    /// The file with the token, if the daemon has one.
+    /// The same client of a daemon with this state directory, where its token may be.
+    pub(crate) fn with_state_dir(self, state_dir: &Path) -> Self {
+        let token = self.token.with_default(Some(state_dir.join(AUTH_TOKEN_NAME)));
+        Self { token, ..self }
+    }
+
+    /// The file with the token: a named one, or after a request that needed it the default one.
     pub(crate) fn token_file(&self) -> Option<&Path> {
-        self.token_file.as_deref()
+        self.token.file()
     }
 
     /// The status of the daemon, with a timeout of 5 s.
@@ -172,8 +178,22 @@ impl DaemonClient {
         tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Sends a request.
+    /// Sends a request, and once more with the default token if the daemon needs one and no setting names it.
     pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        accept: Option<&'static str>,
+        body: Option<&Value>,
+    ) -> Result<Response<Body>, ClientError> {
+        let response = self.send_once(method.clone(), path, accept, body).await?;
+        match response.status() == StatusCode::UNAUTHORIZED && self.token.use_default() {
+            true => self.send_once(method, path, accept, body).await,
+            false => Ok(response),
+        }
+    }
+
+    async fn send_once(
         &self,
         method: Method,
         path: &str,
@@ -203,7 +223,7 @@ impl DaemonClient {
         address: SocketAddr,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ClientError> {
-        let token = self.token_file.as_deref().map(read_token).transpose().map_err(ClientError::Token)?;
+        let token = self.token.read().map_err(ClientError::Token)?;
         let unreachable = |source| ClientError::Unreachable { address: self.base.to_string(), source };
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         if token.is_some() {
@@ -244,15 +264,8 @@ impl DaemonClient {
             }
             Some(Value::Bool(false)) => {
                 let code = response["error"].as_str().unwrap_or_default();
-                // The daemon speaks of headers; users have files.
-                let message = match (code, self.token_file()) {
-                    ("unauthorized", Some(path)) => {
-                        format!("The daemon rejects the token in {}.", path.display())
-                    }
-                    ("unauthorized", None) => format!(
-                        "The daemon needs a token: name its file with --auth-token-file or {AUTH_TOKEN_FILE}; \"codexd \
-                         token\" prints where it is."
-                    ),
+                let message = match code {
+                    "unauthorized" => self.token.rejected(),
                     _ => response["message"].as_str().unwrap_or("no reason given").to_owned(),
                 };
                 let details = response["details"].clone();

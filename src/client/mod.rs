@@ -5,6 +5,7 @@
 
 mod events;
 mod http;
+mod token;
 
 pub(crate) use events::{EventFilter, EventStream, StreamItem, find_event, newest_cursor};
 pub(crate) use http::{ClientError, DaemonClient, percent_encode};

@@ -20,7 +20,8 @@ use crate::storage;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
-    let client = DaemonClient::new(&config.service, output::print_warning);
+    let client =
+        DaemonClient::new(&config.service, output::print_warning).with_state_dir(&config.paths.state_dir);
     match runtime()?.block_on(client.status()) {
         Ok(mut status) => {
             if json {

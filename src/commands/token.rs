@@ -9,17 +9,15 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output;
 use crate::cli::TokenArguments;
+use crate::config::AUTH_TOKEN_NAME;
 use crate::http::new_token;
 use crate::storage::Disk;
-
-/// The name of the file in the state directory, unless a setting names another path.
-const NAME: &str = "auth-token";
 
 pub(crate) fn run(arguments: &TokenArguments) -> Result<ExitCode, Failure> {
     let (files, replace) = (&arguments.files, arguments.replace);
     let disk = Disk::default();
     let state_dir = files.paths.clone().resolve(&files.sources)?.state_dir;
-    let path = files.auth.auth_token_file.clone().unwrap_or_else(|| state_dir.join(NAME));
+    let path = files.auth.auth_token_file.clone().unwrap_or_else(|| state_dir.join(AUTH_TOKEN_NAME));
     let made = make(&disk, &state_dir, &path, replace);
     made.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::new(format!(

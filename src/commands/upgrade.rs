@@ -31,7 +31,8 @@ pub(crate) fn run(config: &Config, check: bool, json: bool) -> Result<ExitCode, 
              version, then run \"codexd service restart\".",
         ));
     }
-    let client = DaemonClient::new(&config.service, output::print_warning);
+    let client =
+        DaemonClient::new(&config.service, output::print_warning).with_state_dir(&config.paths.state_dir);
     let status = runtime()?.block_on(client.status()).ok();
     let mut parts = vec![daemon(config, status.as_ref()), service(config)];
     // The demo reports the version of a Codex, but is none.

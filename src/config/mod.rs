@@ -33,10 +33,11 @@ pub use parse::{MODE, count};
 pub use platform::Platform;
 pub use program::find_program;
 pub use report::{Report, ReportRow};
+pub use resolve::default_token_file;
 pub use service_env::UserEnv;
 pub use settings::{
-    AuthConfig, DEFAULT_LOCAL_API_BASE, MAX_EVENT_CACHE_SIZE, PathSettings, ServiceConfig, Settings, Sources,
-    ignore_variables,
+    AUTH_TOKEN_NAME, AuthConfig, DEFAULT_LOCAL_API_BASE, MAX_EVENT_CACHE_SIZE, PathSettings, ServiceConfig,
+    Settings, Sources, ignore_variables,
 };
 pub use values::{ChildEnvironment, Config, LONG_VERSION, Paths, ServerConfig};
 pub use view::{ConfigView, PathsView, ServerView, ServiceView};

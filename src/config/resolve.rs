@@ -10,7 +10,7 @@ use super::origin::{parse_host, parse_origin};
 use super::parse::{CONTROL_CHARACTER, directory_problem, list, path};
 use super::platform::Platform;
 use super::report::{DEFAULT, Report};
-use super::settings::{LOG_FILTER, PathSettings, Settings, Sources};
+use super::settings::{AUTH_TOKEN_NAME, LOG_FILTER, PathSettings, REPO_ROOT, STATE_DIR, Settings, Sources};
 use super::values::{ChildEnvironment, Config, Paths, ServerConfig};
 use crate::codex::protocol::environment::{CODEX_HOME, CONTROL_SOCKET, DEFAULT_CODEX_HOME};
 
@@ -36,6 +36,18 @@ impl PathSettings {
         let (environment, platform) = (&process_environment(), Platform::current());
         Resolver { report: Report::new(sources), environment, platform }.paths(self)
     }
+}
+
+/// The file that `codexd token` creates when no setting names one, in the state directory that the environment of this
+/// process selects; `None` if that is unknown.
+pub fn default_token_file() -> Option<PathBuf> {
+    let (environment, platform) = (&process_environment(), Platform::current());
+    let given = |name: &str| path(environment.get(OsStr::new(name))?.to_str()?).ok();
+    let mut resolver = Resolver { report: Report::new(&Sources::default()), environment, platform };
+    let in_repository = || given(REPO_ROOT).map(|root| root.join("state"));
+    let state_dir =
+        given(STATE_DIR).or_else(|| resolver.directory("state-dir", "BAA_STATE_DIR", in_repository()).ok());
+    state_dir.map(|directory| directory.join(AUTH_TOKEN_NAME))
 }
 
 /// [`Config::resolve`] for any platform.

@@ -29,6 +29,12 @@ pub const LOCAL_API_BASE: &str = "BAA_CODEXD_LOCAL_API_BASE";
 pub const DEFAULT_LOCAL_API_BASE: &str = "http://127.0.0.1:4319";
 /// The environment variable of `--auth-token-file`.
 pub const AUTH_TOKEN_FILE: &str = "BAA_CODEXD_AUTH_TOKEN_FILE";
+/// The name of the file with the token in the state directory, unless a setting names another path.
+pub const AUTH_TOKEN_NAME: &str = "auth-token";
+/// The environment variable of `--repo-root`.
+pub(super) const REPO_ROOT: &str = "BAA_CODEXD_REPO_ROOT";
+/// The environment variable of `--state-dir`.
+pub(super) const STATE_DIR: &str = "BAA_CODEXD_STATE_DIR";
 /// The environment variable of `--server-arg`.
 pub const SERVER_ARGS: &str = "BAA_CODEXD_SERVER_ARGS";
 /// The environment variable of `--start-timeout`.
@@ -88,7 +94,7 @@ pub struct PathSettings {
     /// Repository that codexd serves; state and logs are then stored below it
     ///
     /// [default: none]
-    #[arg(long, env = "BAA_CODEXD_REPO_ROOT", value_name = "PATH", value_parser = path)]
+    #[arg(long, env = REPO_ROOT, value_name = "PATH", value_parser = path)]
     #[serde(serialize_with = "as_text")]
     pub repo_root: Option<PathBuf>,
     /// Directory of the event log and the app-server's output
@@ -100,7 +106,7 @@ pub struct PathSettings {
     /// Directory of the state files: identity, sessions and others
     ///
     /// [default: codexd in BAA_STATE_DIR, else state/codexd in the repository, else the per-user state directory]
-    #[arg(long, env = "BAA_CODEXD_STATE_DIR", value_name = "PATH", value_parser = path)]
+    #[arg(long, env = STATE_DIR, value_name = "PATH", value_parser = path)]
     #[serde(serialize_with = "as_text")]
     pub state_dir: Option<PathBuf>,
 }

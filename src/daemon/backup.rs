@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::Paths;
+use crate::config::{AUTH_TOKEN_NAME, Paths};
 use crate::daemon::recorder::recovery::OpenError;
 use crate::hooks::{CursorsFile, HooksFile};
 use crate::journal::{self, CopiedLog, OpenFailure};
@@ -121,7 +121,7 @@ pub fn restore(paths: &Paths, backup: &Path, suffix: &str) -> Result<Restored, B
     }
     let logs = &paths.events_dir;
     let source = Paths::new(None, backup.join("logs"), backup.join("state"));
-    let token = source.state_dir.join("auth-token");
+    let token = source.state_dir.join(AUTH_TOKEN_NAME);
     let new = beside(state, "restore");
     if let Some(parent) = state.parent() {
         disk.create_directory(parent).map_err(|source| failed(parent, source))?;
@@ -238,7 +238,7 @@ fn copy(
     copy.file(&paths.hook_cursors, CursorsFile::VERSION)?;
     let Copy { known, files, .. } = copy;
     // The token file, if it is in the state directory, where "codexd token" puts it.
-    let default_token = paths.state_dir.join("auth-token");
+    let default_token = paths.state_dir.join(AUTH_TOKEN_NAME);
     let token = token_file.filter(|path| path.parent() == default_token.parent());
     copy.file(token.unwrap_or(&default_token), u32::MAX)?;
     disk.sync_directory(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;

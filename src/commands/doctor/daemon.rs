@@ -38,15 +38,16 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let mut service_config = config.service.clone();
     // A token file that cannot be used has its own check.
     service_config.auth.auth_token_file.take_if(|path| read_token(path).is_err());
+    let client =
+        DaemonClient::new(&service_config, output::print_warning).with_state_dir(&config.paths.state_dir);
     let answer = match config.service.local_api_base.socket_address().port() {
         0 => None,
-        _ => Some(DaemonClient::new(&service_config, output::print_warning).status().await),
+        _ => Some(client.status().await),
     };
     let [daemon, address] = daemon_and_address(config, answer.as_ref());
-    let token = token(
-        config,
-        matches!(&answer, Some(Err(ClientError::Refused { code, .. })) if code == "unauthorized"),
-    );
+    let is_rejected =
+        matches!(&answer, Some(Err(ClientError::Refused { code, .. })) if code == "unauthorized");
+    let token = token(config, is_rejected, client.token_file());
     let status = answer.as_ref().and_then(|answer| answer.as_ref().ok());
     let mut checks = vec![daemon, address, token, service(config).await, keep_awake(status)];
     checks.extend(protected_directories(status));
@@ -209,10 +210,15 @@ fn free(config: &Config) -> Check {
     }
 }
 
-/// Checks the token; `is_demanded` is whether the daemon at the address requires one.
-fn token(config: &Config, is_demanded: bool) -> Check {
+/// Checks the token; `is_rejected` is whether the daemon at the address requires another one, and `used` the file of the
+/// one that was sent.
+fn token(config: &Config, is_rejected: bool, used: Option<&Path>) -> Check {
     let Some(path) = config.service.auth.auth_token_file.as_deref() else {
-        if is_demanded {
+        if let Some(path) = used.filter(|_| !is_rejected) {
+            let detail = format!("The daemon needs the token in {}, where commands find it.", path.display());
+            return Check::ok("token", detail);
+        }
+        if is_rejected {
             let base = &config.service.local_api_base;
             return Check::warn(
                 "token",

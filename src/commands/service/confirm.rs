@@ -32,7 +32,9 @@ pub(super) async fn until_answering(
     let base = base.unwrap_or_else(|_| config.service.local_api_base.clone());
     let mut service = config.service.clone();
     service.auth.auth_token_file.take_if(|path| read_token(path).is_err());
-    let client = DaemonClient::new(&service, output::print_warning).at(base.clone());
+    let client = DaemonClient::new(&service, output::print_warning)
+        .with_state_dir(&config.paths.state_dir)
+        .at(base.clone());
     let start = Instant::now();
     let mut newest = None;
     loop {
