@@ -2,6 +2,7 @@
 //!
 //! The check starts a short-lived app-server (or connects to the external one) and stops it as the daemon does.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::codex::{
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::{plan_for_inspection, refused_configuration};
 
+/// The package with the program that makes sandboxes on Linux, and the program.
+const BUBBLEWRAP: [&str; 2] = ["bubblewrap", "bwrap"];
 /// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the app-server answered.
@@ -58,7 +61,12 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
     } else {
         checks.extend(terminals(config));
         match find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd) {
-            Ok(path) => checks.push(Check::ok("codex", format!("{}.", path.display()))),
+            Ok(path) => {
+                checks.push(Check::ok("codex", format!("{}.", path.display())));
+                let bwrap =
+                    find_program(BUBBLEWRAP[1], server.child_environment.path.as_deref(), &server.cwd);
+                checks.extend(cfg!(target_os = "linux").then(|| bubblewrap(bwrap.ok())));
+            }
             Err(error) => {
                 let advice = "Without it, the app-server, its version and its account cannot be checked.";
                 checks.push(Check::fail("codex", error.to_string(), advice));
@@ -78,6 +86,22 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
         Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
     }
     checks
+}
+
+/// Checks the program with which Codex makes the sandbox of commands on Linux, where it is installed.
+///
+/// Codex 0.171.0 uses the one in `PATH`, and without one the program in its own package, with a warning on stderr
+/// (measured). Distributions that restrict user namespaces may allow them to their own `bwrap` only.
+fn bubblewrap(found: Option<PathBuf>) -> Check {
+    match found {
+        Some(path) => Check::ok(BUBBLEWRAP[0], format!("Codex sandboxes commands with {}.", path.display())),
+        None => Check::warn(
+            BUBBLEWRAP[0],
+            "There is no bwrap in PATH, so Codex sandboxes commands with the one in its package, which this system may \
+             not let create user namespaces.",
+            "Install the package bubblewrap, for example: sudo apt-get install bubblewrap",
+        ),
+    }
 }
 
 /// What the strategy means for Codex in a terminal, where one has used its control socket or may join it.

@@ -110,6 +110,7 @@ async fn doctor_passes_and_creates_nothing() {
     let (home, bin) = (home(), home());
     let systemctl_double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles/systemctl");
     std::os::unix::fs::symlink(systemctl_double, bin.path().join("systemctl")).unwrap();
+    std::os::unix::fs::symlink("/bin/true", bin.path().join("bwrap")).unwrap();
     let address = free_address();
     let run_doctor = |format: &[&str]| {
         let limit: &[&str] = &["--connection-limit=256"];
@@ -136,6 +137,7 @@ async fn doctor_passes_and_creates_nothing() {
     };
     let normalized = normalize(&found.stdout)
         .replace(home.path().to_str().unwrap(), "HOME")
+        .replace(bin.path().to_str().unwrap(), "BIN")
         .replace(env!("CARGO_BIN_EXE_codexd"), "CODEXD")
         .replace(fake_codex(), "FAKE_CODEX")
         .replace(address.strip_prefix("--local-api-base=").unwrap(), "BASE")
@@ -147,6 +149,17 @@ async fn doctor_passes_and_creates_nothing() {
     let found = run_doctor(&[]).await;
     assert_eq!((found.code, found.stderr.as_str()), (Some(0), ""));
     assert_eq!(found.stdout.lines().last(), Some("All checks passed."), "{}", found.stdout);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn doctor_warns_without_bubblewrap() {
+    let home = home();
+    let mut command = command(home.path(), &[fake_flags().as_slice(), &["--json", &free_address()]].concat());
+    command.env("PATH", home.path());
+    let found = Findings::of(&run_command(command).await);
+    assert!(found.ok, "Codex has a bwrap of its own: {:?}", found.checks);
+    found.assert("bubblewrap", "warn", "Install the package bubblewrap");
 }
 
 #[tokio::test]
