@@ -14,7 +14,7 @@ use crate::support::wait::wait_until;
 
 /// A running app-server; it is ended when dropped.
 pub(super) struct AppServer {
-    process: Child,
+    pub(super) process: Child,
     /// The URL on which it listens.
     pub(super) endpoint: String,
     /// The directory of the socket if the path in the home would be too long; held for its `Drop`.
