@@ -99,7 +99,14 @@ pub(super) async fn call(
     if let Some(session_id) = session_id {
         body["sessionId"] = session_id.into();
     }
-    Ok(context.client.post("/v1/codexd/app-server/call", &body).await?)
+    let answer = context.client.post("/v1/codexd/app-server/call", &body).await;
+    answer.map_err(|error| match (error.code(), session_id) {
+        ("turn_in_progress", Some(session_id)) => Failure::new(format!(
+            "Session {session_id} has a running turn; wait for it, or interrupt it: {}",
+            context.command_line(&format!("interrupt {session_id}"))
+        )),
+        _ => error.into(),
+    })
 }
 
 /// Waits for the end of the turn that a call began and prints its text, or `default`.

@@ -14,6 +14,7 @@ use super::format::age;
 use super::names::{current_or_named_directory, find_session};
 use super::terminal::{Column, Overflow, sanitize_for_terminal, table};
 use crate::cli::{HookAction, HooksArguments};
+use crate::config::{ConfigError, find_program, variable};
 use crate::http::prove_command;
 use crate::storage::read_secret;
 
@@ -125,9 +126,29 @@ async fn find(context: &CommandContext, arguments: &HooksArguments) -> Result<Va
     found.ok_or_else(|| Failure::new(format!("There is no hook \"{wanted}\"; \"{list}\" lists them.")))
 }
 
+/// Refuses a program that does not exist or cannot be executed; the daemon would find that out at the first event only.
+///
+/// A name without a slash is searched for in the `PATH` of this shell. The one of the daemon may be another: `hooks test`
+/// shows that.
+fn check_program(program: &str) -> Result<(), Failure> {
+    let here = current_or_named_directory(None)?;
+    let problem = match find_program(program, variable("PATH").as_deref(), &here) {
+        Ok(_) => return Ok(()),
+        Err(ConfigError::ProgramNotExecutable { path }) => {
+            format!("{} is not an executable file; type: chmod +x {}", path.display(), path.display())
+        }
+        Err(_) if program.contains('/') => format!("{program} does not exist; name a program that does."),
+        Err(_) => format!("{program} is not in PATH; name a program that is, or give the path of one."),
+    };
+    Err(Failure::usage(format!("The hook was not added: {problem}")))
+}
+
 /// The command with an absolute program where the command line has a relative path; the daemon has another directory.
 fn from_here(command: &[String]) -> Result<Vec<String>, Failure> {
     let mut command = command.to_vec();
+    if let Some(program) = command.first() {
+        check_program(program)?;
+    }
     if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
         let path = std::path::absolute(&*program).map_err(|error| Failure::usage(error.to_string()))?;
         let text = path.into_os_string().into_string();

@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::names::{current_or_named_directory, find_session};
 use super::patch::FileChange;
 use super::programs::page;
+use super::terminal::{sanitize_for_terminal, sanitize_lines_for_terminal};
 use super::{format, markdown, output};
 use crate::cli::ShowArguments;
 use crate::codex::protocol::items;
@@ -39,7 +40,7 @@ pub(crate) async fn run(context: &CommandContext, arguments: &ShowArguments) -> 
     match is_laid_out {
         true => page(&context.stdout, &markdown::render(&context.stdout, &document))?,
         false if context.stdout.is_terminal => {
-            output::print(&super::terminal::sanitize_lines_for_terminal(document.trim_end()))?;
+            output::print(&sanitize_lines_for_terminal(document.trim_end()))?;
         }
         false => output::print(document.trim_end())?,
     }
@@ -74,10 +75,12 @@ async fn turns(context: &CommandContext, session: &Value) -> Result<Vec<Value>, 
 
 /// The conversation as Markdown. With `max_output`, the output of a command has at most this many lines.
 fn document(session: &Value, turns: &[Value], max_output: Option<usize>) -> String {
-    let text = |name: &str| session[name].as_str().unwrap_or("-");
+    // A file is opened elsewhere, where a character that reverses text would disguise the rest of the heading.
+    let text = |name: &str| sanitize_for_terminal(session[name].as_str().unwrap_or("-"));
+    let title = session["title"].as_str().unwrap_or("Session without a title");
     let mut document = format!(
         "# {}\n\n{} · {} · {}\n",
-        session["title"].as_str().unwrap_or("Session without a title"),
+        sanitize_for_terminal(title),
         text("sessionId"),
         text("model"),
         text("cwd")
@@ -164,7 +167,7 @@ mod tests {
 
     #[test]
     fn document_has_everything_that_was_said_and_done() {
-        let session = json!({ "sessionId": "session-1", "title": "Fix it", "model": "m", "cwd": "/p", "lastTurnId": "t" });
+        let session = json!({ "sessionId": "session-1", "title": "Fix\u{202e} it", "model": "m", "cwd": "/p", "lastTurnId": "t" });
         let turns = [json!({ "startedAt": null, "status": "failed", "error": { "message": "no" }, "items": [
             { "type": "userMessage", "content": [{ "type": "text", "text": "Fix it" }] },
             { "type": "reasoning", "summary": ["**Thinking**"] },
@@ -173,7 +176,7 @@ mod tests {
               "changes": [{ "path": "/p/a.txt", "kind": { "type": "add" }, "diff": "x\n" }] },
             { "type": "agentMessage", "text": "Done." },
         ] })];
-        let expected = "# Fix it\n\nsession-1 · m · /p\n\n## You\n\nFix it\n\n## Codex\n\n> **Thinking**\n\n\
+        let expected = "# Fix\u{fffd} it\n\nsession-1 · m · /p\n\n## You\n\nFix it\n\n## Codex\n\n> **Thinking**\n\n\
                         ````console\n$ ls ```\n… 1 lines before\nb\nc\n````\n\nexit code 2\n\n- add a.txt +1\n\n\
                         ```diff\n+x\n```\n\nDone.\n\n*failed: no*\n";
         assert_eq!(document(&session, &turns, Some(2)), expected);

@@ -201,16 +201,14 @@ pub enum DaemonError {
         message: String,
     },
     /// The app-server does not have the method.
-    #[error(
-        "Codex does not have the method {method}; install version {} or newer with \"{}\".",
-        versions::text(versions::MINIMUM),
-        versions::INSTALL_COMMAND
-    )]
+    #[error("{explanation}")]
     UnknownMethod {
         /// The called method.
         method: String,
         /// Its error code.
         code: i64,
+        /// The same in a sentence that says what to do.
+        explanation: String,
     },
     /// The app-server is too old for a turn that must not start twice.
     #[error(
@@ -375,7 +373,9 @@ impl From<CallError> for DaemonError {
                     DaemonError::AppServer { method, code: Some(code), message }
                 }
             },
-            CallError::UnknownMethod { method, code } => DaemonError::UnknownMethod { method, code },
+            CallError::UnknownMethod { method, code, explanation } => {
+                DaemonError::UnknownMethod { method, code, explanation }
+            }
             CallError::Malformed { method, reason } => {
                 DaemonError::AppServer { method, code: None, message: reason }
             }

@@ -82,10 +82,10 @@ impl Shared {
             "turn/start" | "turn/steer" | "turn/interrupt" => {
                 return self.turn(id, method, params, found("thread not found:")?);
             }
-            // The first words of Codex's error, by which clients know that it has no such method.
+            // The words in the middle are Codex's own, by which clients know that it has no such method.
             other => {
                 return Err(format!(
-                    "Invalid request: unknown variant `{other}`, expected one of `initialize`"
+                    "The demo does not have it: unknown variant `{other}`, expected one of `initialize`"
                 ));
             }
         }

@@ -286,7 +286,7 @@ impl From<DaemonError> for ApiError {
             E::Rejected { method, code, message } => {
                 (REJECTED, json!({ "code": code, "message": message, "method": method }))
             }
-            E::UnknownMethod { method, code } => {
+            E::UnknownMethod { method, code, .. } => {
                 (REJECTED, json!({ "code": code, "message": message, "method": method }))
             }
             E::CodexTooOld { version } | E::CannotForkAtTurn { version } => {

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::versions;
+
 /// The code of an app-server that has too much to do: try again later.
 pub const OVERLOADED: i64 = -32001;
 /// The code of nearly everything that the app-server refuses.
@@ -61,6 +63,19 @@ pub fn is_nothing_to_interrupt(message: &str) -> bool {
 pub fn is_unknown_method(method: &str, code: i64, message: &str) -> bool {
     code == METHOD_NOT_FOUND
         || message.contains(&format!("unknown variant `{method}`, expected one of `initialize`"))
+}
+
+/// What a person is told about a method that the app-server does not have, by the message of its error: another Codex may
+/// have it, and the demo never has.
+pub fn unknown_method(method: &str, message: &str) -> String {
+    if message.starts_with("The demo ") {
+        return format!(
+            "The demo does not have the method {method}; start codexd without --demo to use Codex."
+        );
+    }
+    let minimum = versions::text(versions::MINIMUM);
+    let install = versions::INSTALL_COMMAND;
+    format!("Codex does not have the method {method}; install version {minimum} or newer with \"{install}\".")
 }
 
 /// Why a call was refused because of a configuration, by the message of its error.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::wire::RpcError;
-use crate::codex::protocol::versions;
 
 /// Why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,16 +30,14 @@ pub enum CallError {
         error: RpcError,
     },
     /// The app-server does not have the method.
-    #[error(
-        "Codex does not have the method {method}; install version {} or newer: {}",
-        versions::text(versions::MINIMUM),
-        versions::INSTALL_COMMAND
-    )]
+    #[error("{explanation}")]
     UnknownMethod {
         /// The call's method.
         method: String,
         /// The error code.
         code: i64,
+        /// The same in a sentence that says what to do.
+        explanation: String,
     },
     /// The call could not be encoded, or its response could not be decoded.
     #[error("the answer to {method} does not match the protocol: {reason}")]

@@ -57,7 +57,11 @@ impl PendingCall {
         let refused = |error: RpcError| {
             let method = self.method.into_owned();
             match errors::is_unknown_method(&method, error.code, &error.message) {
-                true => CallError::UnknownMethod { method, code: error.code },
+                true => CallError::UnknownMethod {
+                    explanation: errors::unknown_method(&method, &error.message),
+                    method,
+                    code: error.code,
+                },
                 false => CallError::Refused { method, error },
             }
         };

@@ -62,7 +62,7 @@ function fenced(text, language) {
 function conversationMarkdown(record, events) {
   const parts = [`# ${nameOf(record)}`];
   const facts = [["Directory", record.cwd], ["Model", record.model], ["Session", record.sessionId], ["Created", new Date(record.createdAt).toLocaleString()]];
-  parts.push(facts.filter(([, value]) => value).map(([name, value]) => `- ${name}: ${value}`).join("\n"));
+  parts.push(facts.filter(([, value]) => value).map(([name, value]) => `- ${name}: ${escapeInvisible(value)}`).join("\n"));
   // The texts of messages that are not completed.
   const growing = new Map();
   let speaker = null;
@@ -119,5 +119,5 @@ function itemMarkdown(item) {
 function fileMarkdown(file, status) {
   const about = [CHANGE_KIND_TEXTS[file.kind], `+${file.added} −${file.removed}`, status === "completed" ? "" : status].filter(Boolean).join(", ");
   const lines = file.lines.map((line) => (line.kind === "hunk" ? `@@ ${line.text}` : (SIGNS[line.kind] ?? "") + line.text));
-  return `**${relativePath(file.path)}** (${about})\n\n${fenced(lines.join("\n"), "diff")}`;
+  return `**${escapeInvisible(relativePath(file.path))}** (${about})\n\n${fenced(lines.join("\n"), "diff")}`;
 }

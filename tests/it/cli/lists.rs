@@ -201,6 +201,10 @@ async fn interrupt_finds_running_turn() {
     let other = new_session(&daemon).await;
     let second = start_turn(&daemon, &session_id, "hang").await;
     start_turn(&daemon, &other, "hang").await;
+    let compacted = user.run(&["compact", &session_id]).await;
+    assert_eq!(compacted.code, Some(1), "{compacted:?}");
+    let advice = format!("has a running turn; wait for it, or interrupt it: codexd interrupt {session_id}\n");
+    assert!(compacted.stderr.ends_with(&advice) && !compacted.stderr.contains("whenBusy"), "{compacted:?}");
     let refused = user.run(&["interrupt"]).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains(&session_id) && refused.stderr.contains(&other), "{}", refused.stderr);

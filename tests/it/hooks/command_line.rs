@@ -23,6 +23,15 @@ async fn hook_is_added_listed_tested_and_removed() {
         run_command(command).await
     };
 
+    for (program, problem) in [
+        ("./none.sh", "./none.sh does not exist"),
+        ("no-such-program-of-any-system", "is not in PATH"),
+        (user.directory().to_str().unwrap(), "is not an executable file; type: chmod +x"),
+    ] {
+        let refused = run(&["hooks", "add", "--on", "request.opened", "--command", program]).await;
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+        assert!(refused.stderr.contains(problem), "{refused:?}");
+    }
     // The path is relative to the directory of the user, not to that of the daemon.
     let added = run(&["hooks", "add", "--on", "request.opened", "--command", "./notify.sh"]).await;
     assert_eq!((added.code, added.stderr.as_str()), (Some(0), ""), "{added:?}");
