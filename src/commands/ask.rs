@@ -19,6 +19,7 @@ mod json_lines;
 mod network;
 mod outcome;
 mod printer;
+mod protected;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a separate process; a blocking call delays only the command"

@@ -20,6 +20,9 @@ pub const PROTECTED_DIRECTORY: &str = "macOS does not let codexd read";
 const NOT_PERMITTED: &str = "Operation not permitted (os error 1)";
 /// How a user allows it.
 const ADVICE: &str = "allow codexd in System Settings > Privacy & Security > Full Disk Access, and type: codexd service restart";
+/// What macOS protects in the home directory; the last two are iCloud Drive and other clouds.
+const PROTECTED_BELOW_HOME: [&str; 5] =
+    ["Documents", "Desktop", "Downloads", "Library/Mobile Documents", "Library/CloudStorage"];
 /// How many directories are checked.
 const MAX_DIRECTORIES: usize = 32;
 /// How long one may take: macOS may ask the user first.
@@ -76,6 +79,19 @@ pub(super) fn explain(platform: Platform, message: String) -> String {
     )
 }
 
+/// What to do about a failure in the working directory `cwd` of a session, if macOS protects that one and the failure says
+/// that something was not permitted.
+///
+/// `text` is the error of a turn or the output of a failed command, of which many name no error number.
+pub fn protected_directory_hint(platform: Platform, home: &Path, cwd: &Path, text: &str) -> Option<String> {
+    let is_refused = platform == Platform::MacOs && text.contains("Operation not permitted");
+    let below_home = |name: &str| cwd.starts_with(home.join(name));
+    let is_protected =
+        PROTECTED_BELOW_HOME.iter().any(|name| below_home(name)) || cwd.starts_with("/Volumes");
+    let hint = || format!("macOS protects {}: {ADVICE}", cwd.display());
+    (is_refused && is_protected).then(hint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +122,33 @@ mod tests {
         assert_eq!(explain(Platform::Xdg, message.to_owned()), message);
         let other = "Permission denied (os error 13)";
         assert_eq!(explain(Platform::MacOs, other.to_owned()), other);
+    }
+
+    #[test]
+    fn hint_is_about_protected_directories_and_refusals_on_macos() {
+        let hint = |platform, cwd: &str, text: &str| {
+            protected_directory_hint(platform, Path::new("/Users/me"), Path::new(cwd), text)
+        };
+        let refused = "ls: .: Operation not permitted";
+        for cwd in [
+            "/Users/me/Documents",
+            "/Users/me/Desktop/a",
+            "/Users/me/Library/Mobile Documents/a",
+            "/Volumes/x",
+        ] {
+            let hint = hint(Platform::MacOs, cwd, refused).unwrap();
+            assert!(
+                hint.starts_with(&format!("macOS protects {cwd}: allow codexd in System Settings")),
+                "{hint}"
+            );
+        }
+        for (platform, cwd, text) in [
+            (Platform::MacOs, "/Users/me/src/Documents", refused),
+            (Platform::MacOs, "/Users/me/DocumentsOfMine", refused),
+            (Platform::MacOs, "/Users/me/Documents", "Permission denied (os error 13)"),
+            (Platform::Xdg, "/Users/me/Documents", refused),
+        ] {
+            assert_eq!(hint(platform, cwd, text), None, "{cwd} {text}");
+        }
     }
 }

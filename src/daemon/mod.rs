@@ -49,7 +49,7 @@ pub(crate) use catch_panic::{catch_panic, is_panic_caught};
 pub(crate) use codex_health::refused_configuration;
 pub use codex_health::restart::RestartView;
 pub use codex_health::{CodexHealth, CodexState};
-pub use directory_access::PROTECTED_DIRECTORY;
+pub use directory_access::{PROTECTED_DIRECTORY, protected_directory_hint};
 pub use error::DaemonError;
 pub use events::event_types;
 pub use idempotency::RequestKey;

@@ -19,6 +19,7 @@ use super::json_lines::{JsonLines, turn_started};
 use super::network::NetworkMonitor;
 use super::outcome::{TurnOutcome, TurnState};
 use super::printer::{AnswerFormat, AnswerPrinter};
+use super::protected::ProtectedDirectory;
 use super::terminal_input::TerminalInput;
 use crate::client::{ClientError, EventFilter, EventStream, StreamItem};
 use crate::codex::protocol::notifications::{ITEM_COMPLETED, ITEM_STARTED, TOKEN_USAGE_UPDATED};
@@ -53,6 +54,7 @@ pub(in crate::commands) struct TurnFollower<'a> {
     mcp_servers: HashSet<String>,
     /// The reason why the queue is held, as printed last.
     held: Option<String>,
+    protected: ProtectedDirectory,
     activity: Activity,
     /// With [`AnswerFormat::JsonLines`].
     json_lines: Option<JsonLines>,
@@ -87,6 +89,7 @@ impl<'a> TurnFollower<'a> {
             network: NetworkMonitor::default(),
             mcp_servers: HashSet::new(),
             held: None,
+            protected: ProtectedDirectory::new(cwd.as_deref()),
             activity: Activity::new(cwd),
             json_lines: (format == AnswerFormat::JsonLines).then(JsonLines::default),
             answer: String::new(),
@@ -376,7 +379,8 @@ impl<'a> TurnFollower<'a> {
             "turn.stalled" => self.printer.print_note(event["message"].as_str().unwrap_or_default())?,
             "app-server.turn.completed" | "turn.settled" => {
                 let error = format::error(&detail["error"]).or(self.error.take());
-                return Ok(TurnOutcome::of(detail["status"].as_str().unwrap_or_default(), error));
+                let outcome = TurnOutcome::of(detail["status"].as_str().unwrap_or_default(), error);
+                return Ok(outcome.map(|outcome| self.protected.explain(outcome)));
             }
             "app-server.turn.completed.missing" => {
                 let reason = detail["transportCloseMessage"].as_str().unwrap_or("the connection ended");
@@ -438,6 +442,10 @@ impl<'a> TurnFollower<'a> {
             Some(ITEM_COMPLETED) => {
                 if is_patch {
                     self.approvals.remove_patch(item);
+                }
+                if let Some(hint) = self.protected.hint_for_item(item) {
+                    self.printer.start_stderr_line()?;
+                    self.context.print_note(&hint);
                 }
                 let lines = self.activity.end_item(item, &self.context.stderr);
                 if self.printer.is_watched() {
