@@ -12,7 +12,9 @@ use super::platform;
 const MAX_LAUNCHERS: usize = 8;
 
 /// Identifies exactly one process, even if its PID is reused later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Two are equal if they are of the same process.
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// Its PID.
     pub pid: u32,
@@ -22,7 +24,25 @@ pub struct Identity {
     pub executable: PathBuf,
 }
 
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other, platform::HAS_EXECUTABLE)
+    }
+}
+
+impl Eq for Identity {}
+
 impl Identity {
+    /// Whether both are of the same process; `has_executable` is whether the system reports executables.
+    ///
+    /// macOS reports a name instead, which a process changes: that of npm's codex is `/usr/bin/env` and then `node`.
+    fn is(&self, other: &Self, has_executable: bool) -> bool {
+        let Self { pid, start_time, executable } = other;
+        self.pid == *pid
+            && self.start_time == *start_time
+            && (!has_executable || self.executable == *executable)
+    }
+
     /// The identity of a running process; `None` when there is no such process or it has ended.
     pub fn of(pid: u32) -> Option<Self> {
         let (start_time, executable) = platform::identify(pid_of(pid)?)?;
@@ -43,5 +63,27 @@ impl Identity {
     pub(crate) fn descends_from(&self, ancestor: u32) -> bool {
         let parents = std::iter::successors(Some(self.pid), |&pid| platform::parent(pid_of(pid)?));
         parents.take(MAX_LAUNCHERS).any(|pid| pid == ancestor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_ignores_the_name_where_a_process_changes_it() {
+        let of = |pid: u32, start_time: &str, executable: &str| Identity {
+            pid,
+            start_time: start_time.to_owned(),
+            executable: executable.into(),
+        };
+        let before = of(1, "Mon Nov 30 06:00:00 2026", "/usr/bin/env");
+        let after = of(1, "Mon Nov 30 06:00:00 2026", "node");
+        assert!(before.is(&after, false) && !before.is(&after, true));
+        for has_executable in [false, true] {
+            assert!(before.is(&before.clone(), has_executable));
+            assert!(!before.is(&of(2, &before.start_time, "/usr/bin/env"), has_executable));
+            assert!(!before.is(&of(1, "Mon Nov 30 06:00:01 2026", "/usr/bin/env"), has_executable));
+        }
     }
 }

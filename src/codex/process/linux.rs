@@ -114,6 +114,9 @@ pub(crate) fn reap(excluded: &[Pid]) {
     }
 }
 
+/// Whether [`identify`] returns an executable.
+pub(crate) const HAS_EXECUTABLE: bool = true;
+
 /// When a running process started, and its executable.
 pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     let stat = Stat::of(pid).filter(|stat| !stat.has_ended)?;

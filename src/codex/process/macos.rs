@@ -68,7 +68,10 @@ fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// When a running process started, and its executable.
+/// Whether [`identify`] returns an executable: `ps` has the name that the process has given itself.
+pub(crate) const HAS_EXECUTABLE: bool = false;
+
+/// When a running process started, and its name.
 pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     let pid = pid.as_raw_nonzero().to_string();
     let process = ps::parse(&ps(&["-o", PS_COLUMNS, "-p", &pid]).ok()?, "");
