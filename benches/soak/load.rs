@@ -348,7 +348,10 @@ async fn request(instance: &Instance, method: Method, path: &str, body: Option<&
             return None;
         }
     };
-    if !(200..300).contains(&answer.status) && !UNAVAILABLE.contains(&answer.status) {
+    // Codex forks a thread only when it has written its history, which a kill in the first turn prevents.
+    let is_empty_fork =
+        answer.json["message"].as_str().is_some_and(|message| message.contains("no rollout found"));
+    if !(200..300).contains(&answer.status) && !UNAVAILABLE.contains(&answer.status) && !is_empty_fork {
         instance.record.fault(format!("{method} {path}: {} {}", answer.status, answer.json));
     }
     Some(answer)

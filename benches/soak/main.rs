@@ -4,7 +4,7 @@
 //! `just soak HOURS`, or `cargo bench --bench soak -- HOURS`, starts four daemons: two with the real Codex and an offline
 //! model, two with the fake app-server; of each, one is killed and restarted. Their clients submit turns of all kinds at
 //! a moderate pace, follow the events, disconnect and reconnect. The results are in `target/soak`: `samples.jsonl`,
-//! `plot.svg` and `verdict.txt`. The exit code is 1 if a rule was broken, 2 if the run could not be made, and 130 if it was
+//! `plot.svg` and `verdict.txt`. The exit code is 1 if a rule was broken, 2 if there is no verdict, and 130 if the run was
 //! interrupted. `docs/testing.md` has the rules.
 //!
 //! | environment variable | meaning |
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match program::settings() {
-        Ok(Some(settings)) => program::run(&settings),
+        Ok(Some((settings, files))) => program::run(&settings, files),
         Ok(None) => {
             println!("SKIPPED: soak: CODEXD_SOAK_HOURS is not set.");
             ExitCode::SUCCESS
@@ -90,11 +90,14 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 mod program {
     use std::fs;
+    use std::panic::AssertUnwindSafe;
     use std::path::{Path, PathBuf};
     use std::process::ExitCode;
     use std::sync::PoisonError;
     use std::time::Duration;
 
+    use futures_util::FutureExt;
+    use tempfile::TempDir;
     use tokio::signal::unix::{SignalKind, signal};
 
     use crate::instance::PLANS;
@@ -107,7 +110,9 @@ mod program {
     const INTERRUPT_GRACE: Duration = Duration::from_secs(20);
 
     /// The settings of the run; `None` if it has no duration, and an error sentence if one is not valid.
-    pub(super) fn settings() -> Result<Option<Settings>, String> {
+    ///
+    /// The directory has the files of the run and is removed when it is dropped.
+    pub(super) fn settings() -> Result<Option<(Settings, TempDir)>, String> {
         let argument = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
         let Some(hours) = argument.or_else(|| std::env::var("CODEXD_SOAK_HOURS").ok()) else {
             return Ok(None);
@@ -122,17 +127,21 @@ mod program {
         fs::create_dir_all(&directory)
             .map_err(|error| format!("failed to create the directory {}: {error}", directory.display()))?;
         let directory = directory.canonicalize().map_err(|error| error.to_string())?;
+        let files = tempfile::Builder::new().prefix("files-").tempdir_in(&directory);
+        let files = files.map_err(|error| format!("failed to write to {}: {error}", directory.display()))?;
         let program = std::env::var_os("CODEXD_BENCH_PROGRAM");
-        Ok(Some(Settings {
+        let settings = Settings {
             duration,
             seed: seed(),
             directory,
+            files: files.path().to_owned(),
             codexd: program.map_or_else(|| env!("CARGO_BIN_EXE_codexd").into(), PathBuf::from),
             fake_codex: fake_codex().into(),
-        }))
+        };
+        Ok(Some((settings, files)))
     }
 
-    pub(super) fn run(settings: &Settings) -> ExitCode {
+    pub(super) fn run(settings: &Settings, files: TempDir) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("the runtime starts");
         let series = Series::default();
@@ -140,21 +149,29 @@ mod program {
         println!("soak: {minutes:.1} min, results in {}", settings.directory.display());
         let verdicts = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).expect("signals can be received");
+            // A panic has been printed; what was measured until then is kept.
+            let run = AssertUnwindSafe(crate::run::run(settings, &series)).catch_unwind();
             tokio::select! {
-                verdicts = crate::run::run(settings, &series) => Some(verdicts),
-                _ = tokio::signal::ctrl_c() => None,
-                _ = terminate.recv() => None,
+                verdicts = run => verdicts.map_err(|_| 2),
+                _ = tokio::signal::ctrl_c() => Err(130),
+                _ = terminate.recv() => Err(130),
             }
         });
         // Ends what is still running: a daemon that is dropped is stopped.
         runtime.shutdown_timeout(INTERRUPT_GRACE);
         let title = format!("codexd soak, {minutes:.0} min, seed {}", settings.seed);
         settings.write_plot(&title, &series);
-        let Some(verdicts) = verdicts else {
-            eprintln!("soak: interrupted; there is no verdict.");
-            return ExitCode::from(130);
+        let code = match verdicts {
+            Ok(verdicts) => settings.report(&verdicts),
+            Err(code) => {
+                eprintln!("soak: the run ended early; there is no verdict.");
+                code
+            }
         };
-        settings.report(&verdicts)
+        if code == 1 || code == 2 {
+            eprintln!("soak: the logs of the daemons are in {}", files.keep().display());
+        }
+        ExitCode::from(code)
     }
 
     impl Settings {
@@ -165,7 +182,7 @@ mod program {
             self.write("plot.svg", &crate::plot::svg(title, &names, &samples, &marks));
         }
 
-        fn report(&self, verdicts: &[Verdict]) -> ExitCode {
+        fn report(&self, verdicts: &[Verdict]) -> u8 {
             let mut text = table(verdicts);
             let failed = verdicts.iter().filter(|verdict| verdict.passed == Some(false)).count();
             let seed = self.seed;
@@ -176,7 +193,7 @@ mod program {
             }
             print!("{text}");
             self.write("verdict.txt", &text);
-            ExitCode::from(u8::from(failed > 0))
+            u8::from(failed > 0)
         }
 
         fn write(&self, name: &str, text: &str) {

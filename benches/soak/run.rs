@@ -1,5 +1,5 @@
-//! One run: starts the daemons and their clients, ends them after the given time, and compares what was promised with
-//! what the log, the clients and the hooks have.
+//! One run: starts the daemons and their clients, takes samples, ends the clients after the given time, and has `compare`
+//! decide.
 
 use std::fs::File;
 use std::io::Write;
@@ -37,13 +37,16 @@ const SAMPLES: u32 = 1000;
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// How long turns, hooks and connections may take to end after the load.
 pub(crate) const REST_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// What a run does.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) duration: Duration,
     pub(crate) seed: u64,
-    /// Where the results and the files of the run are.
+    /// Where the results are.
     pub(crate) directory: PathBuf,
+    /// Where the programs, the daemons and the hooks have their files.
+    pub(crate) files: PathBuf,
     pub(crate) codexd: PathBuf,
     pub(crate) fake_codex: PathBuf,
 }
@@ -73,7 +76,8 @@ enum Line<'a> {
     Mark(&'a Mark),
 }
 
-/// Runs the load for `settings.duration`; returns the verdicts.
+/// Runs the load for `settings.duration`; returns the verdicts. Panics if a daemon does not start, or a client finds what no
+/// client expects.
 pub(crate) async fn run(settings: &Settings, series: &Series) -> Vec<Verdict> {
     let began = Instant::now();
     let programs = settings.copy_programs();
@@ -87,7 +91,6 @@ pub(crate) async fn run(settings: &Settings, series: &Series) -> Vec<Verdict> {
 
     let (stop, stopped) = watch::channel(false);
     let mut work = JoinSet::new();
-    let mut disturbances = Vec::new();
     for (stage, number) in stages.iter().zip(1..) {
         let random = random.derive(100 * number);
         for (client, stream) in (0..CLIENTS).zip(10..) {
@@ -97,16 +100,15 @@ pub(crate) async fn run(settings: &Settings, series: &Series) -> Vec<Verdict> {
         work.spawn(check_health(Arc::clone(&stage.instance), stopped.clone()));
         work.spawn(never_read(Arc::clone(&stage.instance), random.derive(1), stopped.clone()));
         let daemon = Arc::clone(&stage.daemon);
-        let disturb =
-            Arc::clone(&stage.instance).disturb(daemon, random.derive(2), DISTURBANCE, stopped.clone());
-        disturbances.push(tokio::spawn(disturb));
+        let instance = Arc::clone(&stage.instance);
+        work.spawn(instance.disturb(daemon, random.derive(2), DISTURBANCE, stopped.clone()));
     }
     let instances: Vec<_> = stages.iter().map(|stage| Arc::clone(&stage.instance)).collect();
-    settings.sample_until_end(&instances, series).await;
-    stop.send_replace(true);
-    for disturbance in disturbances {
-        disturbance.await.expect("every restart of a daemon succeeds");
+    tokio::select! {
+        () = settings.sample_until_end(&instances, series) => {}
+        ended = work.join_next() => panic!("a client or a restart failed before the end: {ended:?}"),
     }
+    stop.send_replace(true);
     while let Some(ended) = work.join_next().await {
         ended.expect("no client fails");
     }
@@ -127,7 +129,7 @@ pub(crate) async fn run(settings: &Settings, series: &Series) -> Vec<Verdict> {
 impl Settings {
     fn copy_programs(&self) -> Programs {
         let copy = |from: &PathBuf, name: &str| {
-            let to = self.directory.join(name);
+            let to = self.files.join(name);
             std::fs::copy(from, &to).unwrap_or_else(|error| {
                 panic!(
                     "failed to copy {}: {error}; build it, or name another program with CODEXD_BENCH_PROGRAM",
@@ -139,7 +141,7 @@ impl Settings {
         Programs {
             codexd: copy(&self.codexd, "codexd"),
             fake_codex: copy(&self.fake_codex, "fake_codex"),
-            store: self.directory.join("fake-codex-threads"),
+            store: self.files.join("fake-codex-threads"),
         }
     }
 
@@ -180,13 +182,16 @@ impl Stage {
         began: Instant,
     ) -> Self {
         let record = Arc::new(Record::new(plan.name, began));
-        let prefix = format!("{}-", plan.name);
-        let root = tempfile::Builder::new().prefix(&prefix).tempdir_in(&settings.directory);
+        // It is removed with the directory of all files, or kept with it.
+        let root = tempfile::Builder::new()
+            .prefix(&format!("{}-", plan.name))
+            .disable_cleanup(true)
+            .tempdir_in(&settings.files);
         let root = root.expect("the directory is writable");
         let programs = Programs { store: programs.store.join(plan.name), ..programs.clone() };
         let (instance, daemon) = Instance::start(plan, record, root, programs, home).await;
         let instance = Arc::new(instance);
-        let hooks = vec![Hook::program(&instance, &settings.directory).await, Hook::url(&instance).await];
+        let hooks = vec![Hook::program(&instance, &settings.files).await, Hook::url(&instance).await];
         // One turn, so that everything that a first turn needs is there.
         Client::new(Arc::clone(&instance), random.derive(0), CLIENTS).prepare().await;
         let base = when_idle(&instance, None).await;
