@@ -30,7 +30,7 @@ impl Stage {
         let name = instance.plan.name;
         let mut samples = series.samples.lock().unwrap_or_else(PoisonError::into_inner).clone();
         samples.retain(|sample| sample.daemon == name);
-        let mut verdicts = vec![verdict::memory(name, &samples, verdict::MEMORY_GROWTH_KIB)];
+        let mut verdicts = vec![verdict::memory(name, &samples)];
 
         // The followers end with the newest event after all turns have ended.
         let page = call(&instance.base().await, Method::GET, "/v1/codexd/events?limit=1", None, "").await;

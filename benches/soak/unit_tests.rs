@@ -7,25 +7,34 @@ mod series;
 mod verdict;
 
 use series::{Event, Mark, Percentiles, Sample, slope};
-use verdict::{MEMORY_GROWTH_KIB, Verdict, back_at_base, differences, disk, hook_differences, memory, none};
+use verdict::{
+    CACHES_KIB, MEMORY_GROWTH_KIB, back_at_base, differences, disk, hook_differences, memory, none,
+};
 
 const NAME: &str = "fake";
 
-/// Samples every ten seconds over ten minutes, with these KiB of memory at each second.
-fn samples(kib: impl Fn(f64) -> f64) -> Vec<Sample> {
-    let at = |index: u32| f64::from(index) * 10.0;
-    let sample = |seconds| Sample {
-        seconds,
+/// 61 samples over this time, with these KiB of memory at each share of the time.
+fn samples(seconds: f64, kib: impl Fn(f64) -> f64) -> Vec<Sample> {
+    let sample = |share: f64| Sample {
+        seconds: share * seconds,
         daemon: NAME,
         pid: 7,
-        anonymous_kib: kib(seconds) as u64,
+        anonymous_kib: kib(share) as u64,
         ..Sample::default()
     };
-    (0..=60).map(|index| sample(at(index))).collect()
+    (0..=60).map(|index| sample(f64::from(index) / 60.0)).collect()
 }
 
-fn memory_of(kib: impl Fn(f64) -> f64) -> Verdict {
-    memory(NAME, &samples(kib), MEMORY_GROWTH_KIB)
+fn ten_minutes(kib: impl Fn(f64) -> f64) -> Vec<Sample> {
+    samples(600.0, kib)
+}
+
+fn two_hours(kib: impl Fn(f64) -> f64) -> Vec<Sample> {
+    samples(7200.0, kib)
+}
+
+fn passes(samples: &[Sample]) -> bool {
+    memory(NAME, samples).passed == Some(true)
 }
 
 #[test]
@@ -39,31 +48,37 @@ fn slope_ignores_outliers() {
 
 #[test]
 fn memory_that_grows_in_the_warm_up_only_passes() {
-    let verdict = memory_of(|seconds| 20_000.0 + 100.0 * seconds.min(190.0));
-    assert_eq!(verdict.passed, Some(true), "{verdict:?}");
+    assert!(passes(&two_hours(|share| 20_000.0 + 90_000.0 * share.min(0.33))));
 }
 
 #[test]
 fn memory_that_jumps_up_and_down_passes() {
-    let verdict =
-        memory_of(|seconds| if (seconds as u64 / 10).is_multiple_of(3) { 60_000.0 } else { 20_000.0 });
-    assert_eq!(verdict.passed, Some(true), "{verdict:?}");
+    let jumps =
+        |share: f64| if ((share * 60.0).round() as u64).is_multiple_of(3) { 60_000.0 } else { 20_000.0 };
+    assert!(passes(&two_hours(jumps)));
 }
 
 #[test]
 fn memory_that_grows_until_the_end_fails() {
-    let over = MEMORY_GROWTH_KIB * 1.1 / 400.0;
-    assert_eq!(memory_of(|seconds| 20_000.0 + over * seconds).passed, Some(false));
-    let under = MEMORY_GROWTH_KIB * 0.9 / 400.0;
-    assert_eq!(memory_of(|seconds| 20_000.0 + under * seconds).passed, Some(true));
+    let grows = |by_kib: f64| two_hours(move |share| 20_000.0 + by_kib / (2.0 / 3.0) * share);
+    assert!(passes(&grows(MEMORY_GROWTH_KIB * 0.9)));
+    assert!(!passes(&grows(MEMORY_GROWTH_KIB * 1.1)));
+}
+
+#[test]
+fn caches_may_fill_in_a_short_run_only() {
+    let grows = |by_kib: f64| move |share: f64| 20_000.0 + by_kib / (2.0 / 3.0) * share;
+    let in_caches = MEMORY_GROWTH_KIB + CACHES_KIB * 0.9;
+    assert!(passes(&ten_minutes(grows(in_caches))) && !passes(&two_hours(grows(in_caches))));
+    assert!(!passes(&ten_minutes(grows(MEMORY_GROWTH_KIB + CACHES_KIB * 1.1))));
 }
 
 #[test]
 fn memory_of_a_restarted_daemon_is_only_reported_and_missing_samples_fail() {
-    let mut restarted = samples(|seconds| 100.0 * seconds);
+    let mut restarted = two_hours(|share| 100_000.0 * share);
     restarted[30].pid = 8;
-    assert_eq!(memory(NAME, &restarted, MEMORY_GROWTH_KIB).passed, None);
-    assert_eq!(memory(NAME, &[], MEMORY_GROWTH_KIB).passed, Some(false));
+    assert_eq!(memory(NAME, &restarted).passed, None);
+    assert_eq!(memory(NAME, &[]).passed, Some(false));
 }
 
 #[test]
@@ -120,7 +135,7 @@ fn plot_has_every_panel_line_mark_and_text() {
         daemon: NAME,
         event,
     });
-    let svg = plot::svg("A <run>", &[NAME, "codex"], &samples(|seconds| 100.0 * seconds), &marks);
+    let svg = plot::svg("A <run>", &[NAME, "codex"], &ten_minutes(|share| 60_000.0 * share), &marks);
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.contains("A &lt;run&gt;"), "{svg}");
     let count = |text: &str| svg.matches(text).count();
     assert_eq!(
