@@ -107,11 +107,21 @@ impl RecordingAppServer {
 
     /// Returns the params of all recorded calls of this method.
     pub(crate) fn calls(&self, method: &str) -> Vec<Value> {
+        let calls = self.messages().into_iter().filter(|call| call["method"] == method);
+        calls.map(|mut call| call["params"].take()).collect()
+    }
+
+    /// Returns the methods of all recorded messages, in order.
+    fn methods(&self) -> Vec<String> {
+        let messages = self.messages();
+        messages.iter().filter_map(|message| message["method"].as_str()).map(str::to_owned).collect()
+    }
+
+    fn messages(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.recording()).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         // A killed process may have left an incomplete line before the first line of the next process.
-        let calls = whole.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        calls.filter(|call| call["method"] == method).map(|mut call| call["params"].take()).collect()
+        whole.filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use super::{ask_with, events_of};
+use super::{RecordingAppServer, ask_with, events_of};
 use crate::api::{
     TURN, new_session, session_record, start_daemon, start_turn, wait_for_event_type, wait_for_turn_end,
     wait_until_idle,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::post;
+use crate::support::http::{Target, post};
 use crate::support::wait::wait_until;
 
 /// Asserts that the daemon settles a turn, whose completion is not notified, from its thread.
@@ -119,6 +120,39 @@ async fn missing_thread_read_is_reported_once() {
     let lost = new_session(&daemon).await;
     let lost_turn = start_turn(&daemon, &lost, "lose-everything-after-deltas").await;
     assert_eq!(wait_for_turn_end(&daemon, &lost, &json!(lost_turn)).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn slow_app_server_is_asked_about_few_silent_turns_at_a_time() {
+    const TURNS: usize = 6;
+    let app_server = RecordingAppServer::new();
+    let script = "tee -a \"$0\" | \"$1\" app-server --store \"$2\" --startup answer-late=300";
+    let daemon = app_server.builder_with_script(script).start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..TURNS {
+        sessions.push(new_session(&daemon).await);
+    }
+    // At once, so that all checks are due at the same time.
+    let mut starting = JoinSet::new();
+    for session_id in sessions {
+        let base_url = daemon.base_url().to_owned();
+        let body = json!({ "sessionId": session_id, "input": "hang" });
+        starting.spawn(async move { post(base_url.as_str(), TURN, &body).await.data(202).clone() });
+    }
+    starting.join_all().await;
+    // Each check reads a thread, and then the list of its turns.
+    let is_check = |method: &&str| ["thread/read", "thread/turns/list"].contains(method);
+    let checks = wait_until("checks of all turns", || {
+        let methods = app_server.methods();
+        let checks: Vec<_> = methods.iter().map(String::as_str).filter(is_check).map(str::to_owned).collect();
+        (checks.len() >= 4 * TURNS).then_some(checks)
+    })
+    .await;
+    let mut under_way = 0_i32;
+    for method in &checks {
+        under_way += if method == "thread/read" { 1 } else { -1 };
+        assert!(under_way <= 2, "{checks:?}");
+    }
 }
 
 #[tokio::test]
