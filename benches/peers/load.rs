@@ -18,6 +18,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(crate) struct Load {
     pub(crate) clients: usize,
     pub(crate) sessions: usize,
+    /// How often each way has its turns.
     rounds: usize,
 }
 
@@ -58,14 +59,9 @@ pub(crate) struct Usage {
 }
 
 impl Load {
-    /// Clients that follow one session.
-    pub(crate) fn clients(clients: usize, rounds: usize) -> Self {
-        Self { clients, sessions: 1, rounds: rounds.max(1) }
-    }
-
-    /// Sessions that work at once, with one client.
-    pub(crate) fn sessions(sessions: usize, rounds: usize) -> Self {
-        Self { clients: 1, sessions, rounds: rounds.max(1) }
+    /// Clients that all follow sessions that work at once.
+    pub(crate) fn new(clients: usize, sessions: usize, rounds: usize) -> Self {
+        Self { clients, sessions, rounds: rounds.max(1) }
     }
 
     #[expect(clippy::print_stderr, reason = "the results on stdout are tables without gaps")]

@@ -8,8 +8,9 @@
 //! All three run at once, and their turns take turns in all orders, so that the speed of the machine and its other work
 //! cancel out: each ratio is the median of the ratios within one round.
 //!
-//! `CODEXD_BENCH_PEERS=short` has few rounds of small loads, `CODEXD_BENCH_ROUNDS` is another number of rounds for one
-//! session, and `CODEXD_BENCH_PROGRAM` another codexd.
+//! `CODEXD_BENCH_PEERS=short` has few rounds of small loads, and `CODEXD_BENCH_PEERS=10x50` one load with 10 clients and 50
+//! sessions. `CODEXD_BENCH_ROUNDS` is another number of rounds; by default, larger loads have fewer than the first.
+//! `CODEXD_BENCH_PROGRAM` is another codexd.
 //! Codex is installed with npm on first use. Needs Linux.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark is a separate process")]
@@ -69,23 +70,34 @@ fn main() -> ExitCode {
 }
 
 async fn measure() -> Vec<Outcome> {
-    let is_short = std::env::var_os("CODEXD_BENCH_PEERS").is_some_and(|value| value == "short");
-    let rounds = std::env::var("CODEXD_BENCH_ROUNDS").ok().map(|text| text.parse().unwrap());
-    let rounds: usize = rounds.unwrap_or(if is_short { SHORT_ROUNDS } else { ROUNDS });
-    let loads = if is_short {
-        vec![Load::clients(1, rounds), Load::clients(10, rounds), Load::sessions(5, rounds)]
-    } else {
-        vec![
-            Load::clients(1, rounds),
-            Load::clients(10, rounds * 2 / 3),
-            Load::clients(100, rounds * 2 / 3),
-            Load::sessions(50, rounds / 5),
-            Load::sessions(200, rounds / 10),
-        ]
-    };
     let mut outcomes = Vec::new();
-    for load in loads {
+    for load in loads() {
         outcomes.push(load.run().await);
     }
     outcomes
+}
+
+/// The loads that the environment selects.
+fn loads() -> Vec<Load> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let selection = variable("CODEXD_BENCH_PEERS");
+    let is_short = selection.as_deref() == Some("short");
+    let rounds = variable("CODEXD_BENCH_ROUNDS").map(|text| text.parse().expect("CODEXD_BENCH_ROUNDS"));
+    let rounds = rounds.unwrap_or(if is_short { SHORT_ROUNDS } else { ROUNDS });
+    match selection.as_deref() {
+        None => vec![
+            Load::new(1, 1, rounds),
+            Load::new(10, 1, rounds * 2 / 3),
+            Load::new(100, 1, rounds * 2 / 3),
+            Load::new(1, 50, rounds / 5),
+            Load::new(1, 200, rounds / 10),
+        ],
+        Some("short") => vec![Load::new(1, 1, rounds), Load::new(10, 1, rounds), Load::new(1, 5, rounds)],
+        Some(one) => {
+            let numbers = one.split_once('x').and_then(|(clients, sessions)| {
+                Some(Load::new(clients.parse().ok()?, sessions.parse().ok()?, rounds))
+            });
+            vec![numbers.expect("CODEXD_BENCH_PEERS is short or CLIENTSxSESSIONS")]
+        }
+    }
 }
