@@ -41,8 +41,8 @@ use std::process::ExitCode;
 use load::{Load, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The rounds of the loads with one session and one client, unless `CODEXD_BENCH_ROUNDS` says otherwise.
-const ROUNDS: usize = 60;
+/// The rounds of the first load, unless `CODEXD_BENCH_ROUNDS` says otherwise.
+const ROUNDS: usize = 40;
 const SHORT_ROUNDS: usize = 3;
 
 fn main() -> ExitCode {
