@@ -29,7 +29,7 @@ use crate::verdict::{self, Verdict};
 /// How many clients submit turns to each daemon.
 const CLIENTS: u64 = 3;
 /// The pause of each client between two operations.
-const PAUSE: Duration = Duration::from_secs(9);
+const PAUSE: Duration = Duration::from_secs(12);
 /// The pause between two kills or restarts of one daemon or its app-server.
 const DISTURBANCE: Duration = Duration::from_secs(75);
 /// How many samples a long run has; a short one has one every [`MIN_INTERVAL`].
