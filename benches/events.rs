@@ -25,13 +25,15 @@ mod daemon;
 mod fake_codex;
 #[path = "support/floor.rs"]
 mod floor;
+#[path = "support/state.rs"]
+mod state;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use client::{Client, Stream};
 use daemon::Daemon;
-use serde_json::json;
+use state::{full_log, sessions, stop};
 
 const DELTAS: usize = 100_000;
 const RUNS: usize = 5;
@@ -73,6 +75,11 @@ fn main() {
             let directory = tempfile::tempdir().unwrap();
             sessions(directory.path(), 10_000);
             full_log(directory.path());
+            // The first start reads files of an earlier version, and reports what the log lacks.
+            let daemon = Daemon::start_in(directory);
+            daemon.wait_ready();
+            daemon.wait_idle();
+            let directory = stop(daemon);
             let began = Instant::now();
             let daemon = Daemon::start_in(directory);
             daemon.wait_healthy();
@@ -161,63 +168,6 @@ fn healthz_during_a_burst() -> Vec<Duration> {
         std::thread::sleep(Duration::from_millis(1));
     }
     times
-}
-
-/// Writes `count` sessions into the registry of a stopped daemon.
-fn sessions(directory: &Path, count: usize) {
-    let state = directory.join("state/codexd");
-    std::fs::create_dir_all(&state).unwrap();
-    let session = |number: usize| {
-        json!({
-            "sessionId": format!("session-{number:08}"), "purpose": "duplex", "threadId": format!("thread-{number:08}"),
-            "status": "active", "endpoint": "stdio://codex-app-server", "childPid": 1,
-            "createdAt": "2026-01-02T03:04:05.678Z", "updatedAt": "2026-01-02T03:04:05.678Z", "cwd": "/work/project",
-            "model": "a-model", "modelProvider": "a-provider", "serviceTier": null, "reasoningEffort": "medium",
-            "currentTurnId": null, "lastTurnId": null, "lastTurnStatus": null, "metadata": {"owner": "a benchmark"},
-        })
-    };
-    let sessions: Vec<_> = (0..count).map(session).collect();
-    let registry = json!({ "formatVersion": 1, "throughSeq": 0, "updatedAt": null, "sessions": sessions });
-    std::fs::write(state.join("session-registry.json"), registry.to_string()).unwrap();
-    let daemon = json!({ "formatVersion": 1, "throughSeq": 0 });
-    std::fs::write(state.join("daemon-state.json"), daemon.to_string()).unwrap();
-}
-
-/// Fills the log of a stopped daemon and marks all of it as applied in the records.
-fn full_log(directory: &Path) {
-    const SEGMENTS: u64 = 16;
-    let logs = directory.join("logs/codexd");
-    std::fs::create_dir_all(&logs).unwrap();
-    let mut seq = 1;
-    for number in 0..SEGMENTS {
-        let first = seq;
-        let mut text = String::with_capacity(33 << 20);
-        while text.len() < (32 << 20) - 512 {
-            text.push_str(&format!(
-                "{{\"seq\":{seq},\"createdAt\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\
-                 \"type\":\"app-server.turn.message.delta\",\"message\":\"App-server emitted delta for turn u: alpha\",\
-                 \"detail\":{{\"delta\":\"alpha-0 ....\",\"itemId\":\"i\",\"threadId\":\"t\",\"turnId\":\"u\"}}}}\n"
-            ));
-            seq += 1;
-        }
-        let name = if number + 1 == SEGMENTS {
-            "events.jsonl".to_owned()
-        } else {
-            format!("events-{first:020}.jsonl")
-        };
-        std::fs::write(logs.join(name), text).unwrap();
-    }
-    let state = directory.join("state/codexd");
-    std::fs::create_dir_all(&state).unwrap();
-    let through = seq - 1;
-    let registry = state.join("session-registry.json");
-    let sessions = std::fs::read(&registry).ok().map_or(json!([]), |text| {
-        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["sessions"].take()
-    });
-    let file = json!({ "formatVersion": 1, "throughSeq": through, "updatedAt": null, "sessions": sessions });
-    std::fs::write(registry, file.to_string()).unwrap();
-    let daemon = json!({ "formatVersion": 1, "throughSeq": through });
-    std::fs::write(state.join("daemon-state.json"), daemon.to_string()).unwrap();
 }
 
 fn per_second(took: Duration) -> f64 {

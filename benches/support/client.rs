@@ -73,13 +73,7 @@ impl Stream {
     pub(crate) fn connect(daemon: &Daemon) -> Self {
         let mut stream = TcpStream::connect(&daemon.authority).unwrap();
         stream.set_nodelay(true).unwrap();
-        write!(
-            stream,
-            "GET /v1/codexd/events HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            daemon.authority
-        )
-        .unwrap();
+        stream.write_all(Self::handshake(daemon).as_bytes()).unwrap();
         let mut stream = Self::over(stream);
         let mut line = String::new();
         while line != "\r\n" {
@@ -88,6 +82,15 @@ impl Stream {
         }
         assert!(memchr::memmem::find(stream.next(), b"\"hello\"").is_some());
         stream
+    }
+
+    /// The request that opens a WebSocket.
+    pub(crate) fn handshake(daemon: &Daemon) -> String {
+        format!(
+            "GET /v1/codexd/events HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            daemon.authority
+        )
     }
 
     /// Reads frames from a connection without a handshake.

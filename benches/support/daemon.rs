@@ -10,7 +10,7 @@ use crate::fake_codex::fake_codex;
 pub(crate) struct Daemon {
     process: Child,
     pub(crate) authority: String,
-    _directory: tempfile::TempDir,
+    pub(crate) directory: Option<tempfile::TempDir>,
 }
 
 impl Daemon {
@@ -29,7 +29,7 @@ impl Daemon {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Self { process, authority: free.to_string(), _directory: directory }
+        Self { process, authority: free.to_string(), directory: Some(directory) }
     }
 
     pub(crate) fn wait_healthy(&self) {
@@ -55,14 +55,15 @@ impl Daemon {
         }
     }
 
-    /// Returns the CPU time of all threads so far.
+    /// Returns the CPU time of all present threads so far.
     pub(crate) fn cpu(&self) -> Duration {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let fields: Vec<i64> =
-            text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
-        // The first number is the parent PID: the state before it is a letter.
-        let ticks = fields[10] + fields[11];
-        Duration::from_millis(ticks as u64 * 10)
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let nanos = tasks.filter_map(|task| {
+            // A thread may have ended meanwhile.
+            let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
     }
 
     /// Returns a field of `/proc/PID/status`, such as `VmHWM`, in KiB.
@@ -86,5 +87,6 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
+        drop(self.directory.take());
     }
 }
