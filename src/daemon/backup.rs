@@ -15,7 +15,7 @@ use crate::config::{AUTH_TOKEN_NAME, Paths};
 use crate::daemon::recorder::recovery::OpenError;
 use crate::hooks::{CursorsFile, HooksFile};
 use crate::journal::{self, CopiedLog, OpenFailure};
-use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RecordsFile, RegistryFile};
+use crate::state::snapshot::{DaemonFile, FoundRegistry, Identity, Layout, RecentFile, RecordsFile};
 use crate::storage::{DirectoryLock, Disk, LockError, beside};
 
 /// How many times a log that lacks events of the state files is copied again, and the time between two copies: a running
@@ -231,7 +231,7 @@ fn copy(
     let mut copy = Copy { disk, to: &state, bytes: 0, known: 0, files: 0 };
     copy.file(&paths.identity, Identity::VERSION)?;
     copy.file(&paths.records, RecordsFile::VERSION)?;
-    copy.file(&paths.session_registry, RegistryFile::VERSION)?;
+    copy.file(&paths.session_registry, FoundRegistry::VERSION)?;
     copy.file(&paths.daemon_state, DaemonFile::<()>::VERSION)?;
     copy.file(&paths.recent_events, RecentFile::<()>::VERSION)?;
     copy.file(&paths.hooks, HooksFile::VERSION)?;

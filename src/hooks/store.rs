@@ -43,10 +43,18 @@ pub struct CursorsFile {
 
 impl Layout for HooksFile {
     const VERSION: u32 = 1;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, 0)
+    }
 }
 
 impl Layout for CursorsFile {
     const VERSION: u32 = 1;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, 0)
+    }
 }
 
 /// What a start found.

@@ -61,6 +61,11 @@ impl FoundRegistry {
         (self.0.through_seq, self.0.synced_through)
     }
 
+    /// The layout's version.
+    pub(super) fn format_version(&self) -> u32 {
+        self.0.format_version
+    }
+
     /// The records that it has. A file of sessions alone includes no event: what belongs to them is in the log.
     pub fn into_records(mut self) -> RecordsFile {
         if self.0.format_version > LAST_WITH_RECORDS {
@@ -74,6 +79,9 @@ impl FoundRegistry {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryHead {
+    /// The layout's version.
+    #[serde(default)]
+    pub(super) format_version: u32,
     /// The newest event it includes.
     #[serde(default)]
     pub through_seq: u64,
@@ -82,4 +90,16 @@ pub struct RegistryHead {
     pub synced_through: Option<u64>,
     #[serde(rename = "sessions")]
     _sessions: Vec<IgnoredAny>,
+}
+
+impl RegistryHead {
+    /// Reads it from the beginning of a file that has also this end.
+    pub(super) fn of_ends(head: &[u8], tail: &[u8]) -> Option<Self> {
+        const SESSIONS: &[u8] = b"\n  \"sessions\": [";
+        let end = memchr::memmem::find(head, SESSIONS)? + SESSIONS.len();
+        if !tail.ends_with(b"\n  ]\n}\n") {
+            return None;
+        }
+        serde_json::from_slice(&[head.get(..end)?, b"]}"].concat()).ok()
+    }
 }

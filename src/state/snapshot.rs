@@ -20,36 +20,61 @@ use crate::timestamp::Timestamp;
 pub trait Layout {
     /// The version that this program writes; it reads all up to this one.
     const VERSION: u32;
+
+    /// The version of this file, and the newest event it includes, 0 if it is no snapshot of the log.
+    fn head(&self) -> (u32, u64);
 }
 
 impl Layout for Identity {
     const VERSION: u32 = 1;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, 0)
+    }
 }
 
 impl Layout for RecordsFile {
     const VERSION: u32 = Self::FORMAT;
-}
 
-impl Layout for RegistryFile {
-    const VERSION: u32 = Self::FORMAT;
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, self.through_seq)
+    }
 }
 
 impl Layout for FoundRegistry {
     const VERSION: u32 = RegistryFile::FORMAT;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version(), self.through().0)
+    }
 }
 
 impl Layout for RegistryHead {
     const VERSION: u32 = RegistryFile::FORMAT;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, self.through_seq)
+    }
 }
 
 impl<D> Layout for DaemonFile<D> {
     const VERSION: u32 = 1;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, self.through_seq)
+    }
 }
 
 impl<E> Layout for RecentFile<E> {
     const VERSION: u32 = 1;
+
+    fn head(&self) -> (u32, u64) {
+        (self.format_version, self.through_seq)
+    }
 }
 
+/// How much is read of each end of a large file.
+const ENDS_BYTES: usize = 4096;
 /// The highest number of an event that is believed: what JSON readers count exactly.
 const MAX_SEQ: u64 = 1 << 53;
 
@@ -200,29 +225,37 @@ pub fn load<T: DeserializeOwned + Layout>(disk: &Disk, path: &Path) -> io::Resul
     struct Version {
         format_version: u32,
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Through {
-        through_seq: u64,
-    }
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
         let moved_to = disk.set_aside(path)?;
         return Ok(Loaded::SetAside { reason: "it is not a file".to_owned(), moved_to });
     }
     let Some(text) = disk.read(path)? else { return Ok(Loaded::Missing) };
-    if let Ok(Version { format_version: version }) = serde_json::from_slice(&text)
-        && version > T::VERSION
-    {
-        return Ok(Loaded::Newer { version, known: T::VERSION });
-    }
-    let reason = match (serde_json::from_slice(&text), serde_json::from_slice(&text)) {
-        (Ok(_), Ok(Through { through_seq })) if through_seq > MAX_SEQ => {
-            format!("it goes through event {through_seq}, which cannot be")
-        }
-        (Ok(value), _) => return Ok(Loaded::Good(value)),
-        (Err(error), _) => error.to_string(),
+    let reason = match serde_json::from_slice::<T>(&text) {
+        Ok(value) => match value.head() {
+            (version, _) if version > T::VERSION => return Ok(Loaded::Newer { version, known: T::VERSION }),
+            (_, through) if through > MAX_SEQ => format!("it goes through event {through}, which cannot be"),
+            _ => return Ok(Loaded::Good(value)),
+        },
+        Err(error) => match serde_json::from_slice(&text) {
+            Ok(Version { format_version: version }) if version > T::VERSION => {
+                return Ok(Loaded::Newer { version, known: T::VERSION });
+            }
+            _ => error.to_string(),
+        },
     };
     Ok(Loaded::SetAside { reason, moved_to: disk.set_aside(path)? })
+}
+
+/// Reads the head of `session-registry.json`.
+///
+/// Of a large one only the ends are read: it is written again soon after the start.
+pub fn load_registry_head(disk: &Disk, path: &Path) -> io::Result<Loaded<RegistryHead>> {
+    match disk.read_ends(path, ENDS_BYTES)?.and_then(|(head, tail)| RegistryHead::of_ends(&head, &tail)) {
+        Some(head) if (1..=RegistryHead::VERSION).contains(&head.head().0) && head.head().1 <= MAX_SEQ => {
+            Ok(Loaded::Good(head))
+        }
+        _ => load(disk, path),
+    }
 }
 
 /// Replaces a snapshot; when this returns it is on disk.

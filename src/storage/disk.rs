@@ -262,6 +262,18 @@ impl Disk {
         Ok(Some(content))
     }
 
+    /// The first and the last bytes of a file that is longer than both; `None` for others.
+    pub(crate) fn read_ends(&self, path: &Path, bytes: usize) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 2 * bytes as u64) {
+            return Ok(None);
+        }
+        let file = self.open_read(path)?;
+        let (mut head, mut tail) = (vec![0; bytes], vec![0; bytes]);
+        file.read_exact_at(&mut head, 0)?;
+        file.read_exact_at(&mut tail, file.metadata()?.len() - bytes as u64)?;
+        Ok(Some((head, tail)))
+    }
+
     /// Opens a file for reading.
     pub(crate) fn open_read(&self, path: &Path) -> io::Result<File> {
         self.open(path, OpenOptions::new().read(true))

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::hooks::FoundHooks;
 use crate::journal::{self, Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{
-    self, DaemonFile, FoundRegistry, Identity, Layout, Loaded, RecentFile, RecordsFile, RegistryHead,
+    self, DaemonFile, FoundRegistry, Identity, Layout, Loaded, RecentFile, RecordsFile,
 };
 use crate::state::{DaemonEvent, DaemonState, Event, EventDetail, NewEvent, State};
 use crate::storage::{DirectoryLock, Disk, LockError};
@@ -208,6 +208,9 @@ pub(in crate::daemon) fn is_foldable(json: &[u8]) -> bool {
 /// The newest event that a file includes, and the newest one that was in the log on disk.
 type Through = (u64, Option<u64>);
 
+/// What follows if a file of the records is not usable.
+const REBUILT: &str = "it is rebuilt from the event log";
+
 struct Loading {
     disk: Disk,
     notices: Vec<NewEvent>,
@@ -216,7 +219,7 @@ struct Loading {
 impl Loading {
     /// Loads a file that is rebuilt from the event log if it is not usable.
     fn load<T: serde::de::DeserializeOwned + Layout>(&mut self, path: &Path) -> Result<Option<T>, OpenError> {
-        self.load_own(path, "it is rebuilt from the event log")
+        self.load_own(path, REBUILT)
     }
 
     /// Loads a file; `consequence` is a clause that says what follows if it is not usable.
@@ -225,8 +228,17 @@ impl Loading {
         path: &Path,
         consequence: &str,
     ) -> Result<Option<T>, OpenError> {
-        let loaded = snapshot::load(&self.disk, path)
-            .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        self.take(path, consequence, snapshot::load(&self.disk, path))
+    }
+
+    /// What was loaded, if it is usable.
+    fn take<T>(
+        &mut self,
+        path: &Path,
+        consequence: &str,
+        loaded: io::Result<Loaded<T>>,
+    ) -> Result<Option<T>, OpenError> {
+        let loaded = loaded.map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let notice = match loaded {
             Loaded::Good(value) => return Ok(Some(value)),
             Loaded::Missing => return Ok(None),
@@ -253,7 +265,8 @@ impl Loading {
         records: Option<RecordsFile>,
     ) -> Result<(Option<RecordsFile>, Option<Through>), OpenError> {
         if records.is_some() {
-            let head: Option<RegistryHead> = self.load(path)?;
+            let loaded = snapshot::load_registry_head(&self.disk, path);
+            let head = self.take(path, REBUILT, loaded)?;
             return Ok((records, head.map(|head| (head.through_seq, head.synced_through))));
         }
         let found: Option<FoundRegistry> = self.load(path)?;

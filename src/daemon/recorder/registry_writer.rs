@@ -19,6 +19,8 @@ use crate::storage::Disk;
 
 /// Up to this size, the file is replaced as a whole.
 const MAX_WHOLE_BYTES: usize = 64 * 1024;
+/// More sessions than these take more than [`MAX_WHOLE_BYTES`].
+const MAX_WHOLE_SESSIONS: usize = 200;
 /// The bytes before the first slot: the fields of the file, and blanks.
 const HEAD_BYTES: usize = 512;
 /// The blanks that a record has at least when its slot is made.
@@ -63,23 +65,29 @@ impl RegistryWriter {
         Self { disk, path, slots: None }
     }
 
-    /// Writes the changes in place; where that is not possible, returns the text that the caller is to replace the file with.
-    pub(super) fn write(&mut self, registry: &RegistryFile) -> io::Result<Option<Vec<u8>>> {
+    /// Writes the changes in place; `false` where that is not possible, and the caller is to replace the file with what
+    /// [`RegistryWriter::write_whole`] writes.
+    pub(super) fn write_changes(&mut self, registry: &RegistryFile) -> io::Result<bool> {
         if let Some(mut slots) = self.slots.take()
             && slots.is_in_place(&self.disk, &self.path)?
             && let Some(changes) = slots.change(&registry.sessions)?
         {
             slots.write(&self.disk, registry, changes)?;
             self.slots = Some(slots);
-            return Ok(None);
+            return Ok(true);
         }
-        let text = snapshot::text(registry)?;
-        if text.len() <= MAX_WHOLE_BYTES {
-            return Ok(Some(text));
+        if registry.sessions.len() > MAX_WHOLE_SESSIONS || snapshot::text(registry)?.len() > MAX_WHOLE_BYTES {
+            self.slots = Some(Slots::of(registry)?);
         }
-        let (slots, text) = Slots::of(registry)?;
-        self.slots = Some(slots);
-        Ok(Some(text))
+        Ok(false)
+    }
+
+    /// Writes all of the file, record by record: the text of ten thousand would be most of the daemon's memory.
+    pub(super) fn write_whole(&self, registry: &RegistryFile, file: &mut dyn Write) -> io::Result<()> {
+        match &self.slots {
+            Some(slots) => slots.write_whole(registry, file),
+            None => file.write_all(&snapshot::text(registry)?),
+        }
     }
 
     /// Notes that the caller failed to replace the file.
@@ -98,18 +106,24 @@ struct Changes {
 
 impl Slots {
     /// A new file.
-    fn of(registry: &RegistryFile) -> io::Result<(Self, Vec<u8>)> {
+    fn of(registry: &RegistryFile) -> io::Result<Self> {
         let mut slots = Self { file: None, slots: Vec::new(), end: HEAD_BYTES };
         for session in &registry.sessions {
             slots.append(session)?;
         }
-        let mut text = head(registry)?;
-        let last = slots.slots.len().saturating_sub(1);
-        for (index, slot) in slots.slots.iter().enumerate() {
+        Ok(slots)
+    }
+
+    fn write_whole(&self, registry: &RegistryFile, file: &mut dyn Write) -> io::Result<()> {
+        file.write_all(&head(registry)?)?;
+        let last = self.slots.len().saturating_sub(1);
+        let mut text = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            text.clear();
             slot.render(index < last, &mut text)?;
+            file.write_all(&text)?;
         }
-        text.extend_from_slice(TAIL);
-        Ok((slots, text))
+        file.write_all(TAIL)
     }
 
     /// Whether the file is the one that was written last; opens it after it was replaced.
@@ -284,6 +298,10 @@ mod tests {
         Arc::new(session)
     }
 
+    fn replace(disk: &Disk, path: &Path, writer: &RegistryWriter, registry: &RegistryFile) {
+        disk.replace_all(&[(path, Box::new(|file| writer.write_whole(registry, file)))]).unwrap();
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
@@ -314,8 +332,8 @@ mod tests {
                     updated_at: Some("2026-01-02T03:04:05.678Z".into()),
                     sessions: sessions.clone(),
                 };
-                if let Some(text) = writer.write(&registry).unwrap() {
-                    disk.replace(&path, &text).unwrap();
+                if !writer.write_changes(&registry).unwrap() {
+                    replace(&disk, &path, &writer, &registry);
                 }
                 let found: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
                 prop_assert_eq!(found, serde_json::to_value(&registry).unwrap());
@@ -336,12 +354,13 @@ mod tests {
             updated_at: None,
             sessions: (0..1000).map(|number| labelled(&format!("s{number}"), 0)).collect(),
         };
-        disk.replace(&path, &writer.write(&registry).unwrap().unwrap()).unwrap();
+        assert!(!writer.write_changes(&registry).unwrap());
+        replace(&disk, &path, &writer, &registry);
         let before = fs::read(&path).unwrap();
         let mut session = new_session("s500");
         session.last_turn_id = Some("t".repeat(40).as_str().into());
         registry.sessions[500] = Arc::new(session);
-        assert_eq!(writer.write(&registry).unwrap(), None);
+        assert!(writer.write_changes(&registry).unwrap());
         let after = fs::read(&path).unwrap();
         assert_eq!(before.len(), after.len());
         let differs: Vec<_> = (0..before.len()).filter(|&at| before[at] != after[at]).collect();

@@ -100,8 +100,14 @@ impl SnapshotWriter {
         attachments: Attachments,
     ) -> io::Result<Self> {
         let paths = &config.paths;
+        // Large ones are written in the first round, so that the start does not wait for it.
+        let is_small = std::fs::metadata(&paths.records).map_or(true, |found| found.len() <= SMALL_BYTES);
         let shared = Arc::new(Shared {
-            requested: Mutex::default(),
+            requested: Mutex::new(Requested {
+                changed: !is_small,
+                sessions: !is_small,
+                ..Requested::default()
+            }),
             changed: Condvar::new(),
             config: config.clone(),
             identity: paths.identity.clone(),
@@ -118,7 +124,8 @@ impl SnapshotWriter {
         });
         // From the start all files are there.
         shared.sync_log();
-        let written = shared.write(Files { daemon: true, sessions: true, records: true, recent: true });
+        let files = Files { daemon: true, sessions: is_small, records: is_small, recent: true };
+        let written = shared.write(files);
         if let Err(error) = &written {
             tracing::error!(%error, "failed to write the state files");
         }
@@ -280,6 +287,11 @@ impl Shared {
         if let Some(records) = &mut records {
             records.synced_through = synced_through;
         }
+        let mut registry_writer = self.registry_writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_registry_replaced = match &registry {
+            Some(registry) => !registry_writer.write_changes(registry)?,
+            None => false,
+        };
         let text = |text: Vec<u8>| -> Content<'_> { Box::new(move |file| file.write_all(&text)) };
         let mut files: Vec<(&Path, Content<'_>)> = Vec::new();
         if is_missing(&self.identity) {
@@ -289,11 +301,9 @@ impl Shared {
         if let Some(records) = &records {
             files.push((&self.records, Box::new(|file| Ok(serde_json::to_writer(file, records)?))));
         }
-        let mut registry_writer = self.registry_writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(registry) = &registry
-            && let Some(registry) = registry_writer.write(registry)?
-        {
-            files.push((&self.registry, text(registry)));
+        if let Some(registry) = registry.as_ref().filter(|_| is_registry_replaced) {
+            let writer = &*registry_writer;
+            files.push((&self.registry, Box::new(move |file| writer.write_whole(registry, file))));
         }
         if let Some(lines) = events {
             let recent: RecentFile<&RawValue> = RecentFile {
@@ -315,6 +325,7 @@ impl Shared {
             }
             replaced => replaced,
         };
+        drop(files);
         replaced.inspect_err(|_| registry_writer.failed())?;
         if records.is_none() {
             return Ok(None);

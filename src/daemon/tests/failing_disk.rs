@@ -219,6 +219,10 @@ struct File(String);
 
 impl snapshot::Layout for File {
     const VERSION: u32 = 1;
+
+    fn head(&self) -> (u32, u64) {
+        (0, 0)
+    }
 }
 
 #[test]
