@@ -203,8 +203,8 @@ pub fn log(data: &[u8], directory: &Path) {
     let mut added = Vec::new();
     for _ in 0..2 {
         let lines = journal.append("2026-01-02T03:04:05.678Z", [entry; 2].into_iter());
-        journal.publish(&lines);
         added.extend(lines.iter().map(|line| line.seq));
+        journal.publish(lines);
     }
     assert_eq!(journal.failing(), None);
     assert_eq!(added, (before.latest + 1..=before.latest + 4).collect::<Vec<_>>());

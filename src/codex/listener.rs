@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::codex::process::exit::Exit;
+use crate::codex::protocol::notifications::Delta;
 use crate::codex::rpc::outline::Outline;
 
 /// How a connection ended.
@@ -92,6 +93,8 @@ pub enum AppServerEvent<'a> {
         /// Its parameters; `null` when it had none.
         params: &'a str,
     },
+    /// The notification [`AGENT_MESSAGE_DELTA`](crate::codex::protocol::notifications::AGENT_MESSAGE_DELTA).
+    MessageDelta(Delta<'a>),
     /// A request that the app-server expects a response to.
     Request {
         /// Its ID, for the response.

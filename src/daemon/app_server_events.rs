@@ -51,7 +51,7 @@ pub(crate) struct Receivers {
 pub(crate) struct EventHandler {
     to: Receivers,
     generation: u64,
-    /// The thread of the last message, and when its activity was recorded.
+    /// The thread of the last message, and when its activity was recorded; `None` again after [`ACTIVITY_INTERVAL`].
     active_thread: Option<(ThreadId, Instant)>,
     new_events: Vec<NewEvent>,
     /// State of the stderr, which arrives in pieces.
@@ -182,13 +182,19 @@ impl EventHandler {
         })));
     }
 
+    fn endpoint(&self) -> String {
+        self.to.config.server.endpoint.to_string()
+    }
+
     /// Records that a thread is active.
     fn note_activity(&mut self, params: &str) {
-        let Some(thread_id) = notifications::thread_in_text(params) else { return };
-        let is_known = |(active_thread, at): &(ThreadId, Instant)| {
-            active_thread.as_str() == thread_id && at.elapsed() < ACTIVITY_INTERVAL
-        };
-        if !self.active_thread.as_ref().is_some_and(is_known) {
+        if let Some(thread_id) = notifications::thread_in_text(params) {
+            self.note_thread(thread_id);
+        }
+    }
+
+    fn note_thread(&mut self, thread_id: &str) {
+        if self.active_thread.as_ref().is_none_or(|(active_thread, _)| active_thread.as_str() != thread_id) {
             let thread_id = ThreadId::new(thread_id);
             self.to.activity.note(&thread_id);
             self.active_thread = Some((thread_id, Instant::now()));
@@ -203,8 +209,6 @@ impl EventHandler {
 
 impl Listener for EventHandler {
     fn on_event(&mut self, event: AppServerEvent<'_>) {
-        let config = Arc::clone(&self.to.config);
-        let endpoint = || config.server.endpoint.to_string();
         let event = match event {
             AppServerEvent::Notification { method, params } => {
                 self.note_activity(params);
@@ -225,6 +229,11 @@ impl Listener for EventHandler {
                     _ => {}
                 }
                 return self.end_requests(method, params);
+            }
+            AppServerEvent::MessageDelta(delta) => {
+                self.note_thread(delta.thread_id.get().trim_matches('"'));
+                self.to.codex.handle_notification(self.generation, notifications::AGENT_MESSAGE_DELTA, "");
+                return self.new_events.push(notification_events::message_delta(&delta));
             }
             AppServerEvent::Request { id, method, params } => {
                 self.note_activity(params);
@@ -269,7 +278,7 @@ impl Listener for EventHandler {
                     })));
                 }
                 ChildEvent::Joined {
-                    endpoint: endpoint(),
+                    endpoint: self.endpoint(),
                     generation: Some(self.generation),
                     pid,
                     is_known,
@@ -281,7 +290,7 @@ impl Listener for EventHandler {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
                 self.to.codex.connected(self.generation, &info);
                 ChildEvent::Connected {
-                    endpoint: endpoint(),
+                    endpoint: self.endpoint(),
                     generation: Some(self.generation),
                     platform_family: info.get("platformFamily").cloned(),
                     platform_os: info.get("platformOs").cloned(),
@@ -289,7 +298,7 @@ impl Listener for EventHandler {
                 }
             }
             AppServerEvent::ConnectFailed { message } => {
-                ChildEvent::ConnectFailed { message, endpoint: endpoint() }
+                ChildEvent::ConnectFailed { message, endpoint: self.endpoint() }
             }
             AppServerEvent::InvalidMessage { reason, bytes } => ChildEvent::MessageInvalid {
                 message: format!(" that are not a valid message: {reason}"),
@@ -313,6 +322,8 @@ impl Listener for EventHandler {
     }
 
     fn flush(&mut self) {
+        // Here and not for each message: a look at the clock costs as much as the rest of a delta's way.
+        self.active_thread.take_if(|(_, at)| at.elapsed() >= ACTIVITY_INTERVAL);
         if !self.new_events.is_empty() {
             self.to.recorder.send(Input::Events(std::mem::take(&mut self.new_events)));
         }

@@ -7,7 +7,7 @@ pub(in crate::daemon) mod view;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::codex::Availability;
@@ -20,7 +20,9 @@ use crate::daemon::status::view::DaemonView;
 use crate::ids::{SessionId, ThreadId};
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, SessionBody};
+use crate::state::{
+    AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, Session, SessionBody, State, write_sessions,
+};
 use crate::timestamp::Timestamp;
 
 /// Whether turns can be taken now.
@@ -48,9 +50,27 @@ pub struct SnapshotView {
     pub recent_events: RecentView,
     /// The account that the app-server works with, as far as it is known.
     pub account: AccountState,
-    /// The number of the newest event that all of this includes.
+    /// What it depends on.
     #[serde(skip)]
-    pub through: u64,
+    pub version: SnapshotVersion,
+}
+
+/// What a snapshot depends on: two with the same version are the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotVersion {
+    /// The newest event that the records include.
+    applied: u64,
+    /// The newest event that clients can see; with a disk that fails it may be an older one.
+    visible: u64,
+    /// The version of the installed Codex.
+    installed: Option<String>,
+}
+
+impl SnapshotVersion {
+    /// The number of the newest event that all of the snapshot includes.
+    pub fn through(&self) -> u64 {
+        self.applied.min(self.visible)
+    }
 }
 
 /// The sessions' part of the snapshot.
@@ -60,7 +80,9 @@ pub struct RegistryView {
     /// When one of them last changed.
     pub updated_at: Option<Timestamp>,
     /// Oldest first.
-    pub sessions: Vec<SessionBody>,
+    #[serde(serialize_with = "write_sessions")]
+    #[schemars(with = "Vec<SessionBody>")]
+    pub sessions: Vec<Arc<Session>>,
 }
 
 /// The events' part of the snapshot.
@@ -72,8 +94,14 @@ pub struct RecentView {
     /// The time of the newest one.
     pub updated_at: Option<Timestamp>,
     /// Oldest first.
+    #[serde(serialize_with = "write_events")]
     #[schemars(with = "Vec<Event>")]
-    pub events: Vec<Value>,
+    pub events: Vec<Line>,
+}
+
+/// Writes events, which are made one by one: there may be thousands.
+pub fn write_events<S: Serializer>(lines: &[Line], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(lines.iter().map(event))
 }
 
 /// A session with the newest events about it.
@@ -132,30 +160,38 @@ impl Daemon {
     /// Everything at one moment.
     pub fn snapshot(&self) -> SnapshotView {
         let view = self.core.recorder.view();
-        let (daemon, sessions_updated_at, sessions, through, recent) = {
+        let (daemon, sessions_updated_at, sessions, version, recent) = {
             let state = view.state();
             let sessions: Vec<_> = state.sessions.iter().cloned().collect();
             let recent = view.recent_events();
-            // With a disk that fails the records may be ahead of the visible events.
-            let through = state.through.min(view.log.bounds().latest);
-            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, through, recent)
+            let version = self.version_of(&state);
+            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, version, recent)
         };
+        let installed = version.installed.clone();
         SnapshotView {
             config: self.core.config.view(),
             identity: view.identity.clone(),
             recent_events: RecentView {
                 max_entries: view.recent,
                 updated_at: daemon.updated_at.clone(),
-                events: recent.iter().map(event).collect(),
+                events: recent,
             },
             account: daemon.account.clone(),
-            daemon: DaemonView::of(&self.core.config, daemon, self.core.codex.installed_version()),
-            session_registry: RegistryView {
-                updated_at: sessions_updated_at,
-                sessions: sessions.iter().map(|session| SessionBody::from(&**session)).collect(),
-            },
-            through,
+            daemon: DaemonView::of(&self.core.config, daemon, installed),
+            session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
+            version,
         }
+    }
+
+    /// The version of the snapshot at this moment.
+    pub fn snapshot_version(&self) -> SnapshotVersion {
+        self.version_of(&self.core.state())
+    }
+
+    /// The version of a snapshot of these records; they must not change meanwhile.
+    fn version_of(&self, state: &State) -> SnapshotVersion {
+        let visible = self.core.recorder.view().log.bounds().latest;
+        SnapshotVersion { applied: state.through, visible, installed: self.core.codex.installed_version() }
     }
 
     /// One session with the newest events about it.
@@ -187,6 +223,6 @@ impl Daemon {
 }
 
 /// The event of a line; lines are of our own making, so this fails for none.
-fn event(line: &Line) -> Value {
+pub fn event(line: &Line) -> Value {
     serde_json::from_slice(line.json()).unwrap_or_default()
 }

@@ -28,7 +28,7 @@ use super::error::ApiError;
 use super::router::router;
 use super::routes::mcp::McpService;
 use super::routes::service::StatusView;
-use super::stream;
+use super::stream::{self, SnapshotCache};
 use crate::daemon::{Daemon, catch_panic};
 
 /// The router and the state of its handlers; cheap to clone.
@@ -55,6 +55,7 @@ impl App {
             response_counts: ResponseCounts::default(),
             limiter,
             subscribers: Arc::default(),
+            snapshots: SnapshotCache::default(),
             websocket_tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });

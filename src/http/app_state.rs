@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::access_log::ResponseCounts;
 use super::auth::RequestGuard;
 use super::connections::ConnectionLimiter;
-use super::stream::Subscribers;
+use super::stream::{SnapshotCache, Subscribers};
 use crate::daemon::Daemon;
 
 /// The daemon, and the state of the listener.
@@ -27,6 +27,7 @@ pub(super) struct SharedState {
     pub(super) response_counts: ResponseCounts,
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) subscribers: Arc<Subscribers>,
+    pub(super) snapshots: SnapshotCache,
     /// The tasks that serve WebSockets.
     pub(super) websocket_tasks: TaskTracker,
     /// Cancelled when the daemon stops; ends every event stream.

@@ -17,6 +17,7 @@ mod content_negotiation;
 mod directories;
 mod error;
 mod examples;
+mod long_response;
 mod openapi;
 mod parse;
 mod queries;

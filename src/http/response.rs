@@ -25,9 +25,15 @@ pub(super) struct Envelope<D> {
     data: D,
 }
 
+impl<D> Envelope<D> {
+    pub(super) fn new(data: D) -> Self {
+        Self { ok: true, data }
+    }
+}
+
 /// `{"ok": true, "data": …}`.
 pub(super) fn data(status: StatusCode, data: impl Serialize) -> Response {
-    json(status, &Envelope { ok: true, data })
+    json(status, &Envelope::new(data))
 }
 
 /// The maximum number of names in [`IGNORED_HEADER`]; the body has all of them.
@@ -58,7 +64,12 @@ pub(super) fn non_empty(ignored: Vec<String>) -> Option<Vec<String>> {
 /// A JSON response, indented by two spaces, with a final newline.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let (status, text) = render(status, value);
-    let mut response = Response::new(Body::from(text));
+    json_body(status, Body::from(text))
+}
+
+/// A response with JSON that is rendered already.
+pub(super) fn json_body(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON_CONTENT_TYPE));
@@ -87,7 +98,8 @@ pub(super) fn raw_response(status: StatusCode, retry_after: Option<u64>, value: 
     [head.into_bytes(), text].concat().into()
 }
 
-fn render(status: StatusCode, value: &impl Serialize) -> (StatusCode, Vec<u8>) {
+/// Renders indented JSON with a final newline.
+pub(super) fn render(status: StatusCode, value: &impl Serialize) -> (StatusCode, Vec<u8>) {
     let (status, mut text) = match serde_json::to_vec_pretty(value) {
         Ok(text) => (status, text),
         Err(error) => {

@@ -23,9 +23,9 @@ const HOST: &str = "127.0.0.1:9";
 const SESSION: &str = "session-a";
 
 /// An app and its daemon.
-struct TestApp {
+pub(super) struct TestApp {
     app: App,
-    daemon: Daemon,
+    pub(super) daemon: Daemon,
     _directory: TempDir,
 }
 
@@ -37,7 +37,7 @@ struct TestResponse {
 }
 
 impl TestApp {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(&[]).await
     }
 

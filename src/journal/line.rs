@@ -18,39 +18,50 @@ pub struct Entry<'a> {
 /// The highest number that is plausible without other evidence: JSON readers count exactly up to it.
 pub(super) const MAX_PLAUSIBLE_SEQ: u64 = 1 << 53;
 
-const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
+const MESSAGE_HEAD: &[u8] = br#"{"type":"event","event":"#;
 const TYPE_KEY: &[u8] = b"\"type\":\"";
-const FRAME_TAIL: &[u8] = b"}\n";
+const MESSAGE_TAIL: &[u8] = b"}\n";
 
-/// The text of one event, in the frame that clients get.
+/// The text of one event, in the WebSocket frame that clients get.
 ///
-/// Cloning shares the text.
+/// A server sends unmasked frames (RFC 6455 section 5.1), so every client gets the same bytes. Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The event's number.
     pub seq: u64,
     frame: Bytes,
+    /// The length of the frame's header.
+    header: u8,
 }
 
 impl Line {
     /// A line from JSON text that was read from the log, without its newline.
     pub(crate) fn from_json(seq: u64, json: &[u8]) -> Self {
-        let mut frame = Vec::with_capacity(FRAME_HEAD.len() + json.len() + FRAME_TAIL.len());
-        frame.extend_from_slice(FRAME_HEAD);
+        let length = MESSAGE_HEAD.len() + json.len() + MESSAGE_TAIL.len();
+        let mut frame = Vec::with_capacity(USUAL_HEADER_BYTES + length);
+        frame.extend_from_slice(&[0; USUAL_HEADER_BYTES]);
+        frame.extend_from_slice(MESSAGE_HEAD);
         // Earlier versions wrote lines without this escaping.
         push_on_one_line(&mut frame, json);
-        frame.extend_from_slice(FRAME_TAIL);
-        Self { seq, frame: frame.into() }
+        frame.extend_from_slice(MESSAGE_TAIL);
+        let header = set_header(&mut frame, 0);
+        Self { seq, frame: frame.into(), header }
+    }
+
+    /// The WebSocket frame of the message.
+    pub fn into_websocket_frame(self) -> Bytes {
+        self.frame
     }
 
     /// The message that clients get: `{"type":"event","event":…}` and a newline.
-    pub fn frame(&self) -> Bytes {
-        self.frame.clone()
+    pub fn message(&self) -> &[u8] {
+        &self.frame[usize::from(self.header)..]
     }
 
     /// The event as it is in the log, without a newline.
     pub fn json(&self) -> &[u8] {
-        &self.frame[FRAME_HEAD.len()..self.frame.len() - FRAME_TAIL.len()]
+        let message = self.message();
+        &message[MESSAGE_HEAD.len()..message.len() - MESSAGE_TAIL.len()]
     }
 
     /// The event type.
@@ -73,18 +84,73 @@ impl Line {
     }
 }
 
+/// The length of the header of a frame whose text has 126 to 65,535 bytes, as nearly all events have.
+const USUAL_HEADER_BYTES: usize = 4;
+
+/// The header of the WebSocket frame that is a text message of `length` bytes (RFC 6455 section 5.2), and its length.
+pub fn websocket_header(length: usize) -> ([u8; 10], usize) {
+    /// The last frame of a text message.
+    const TEXT: u8 = 0x81;
+    let mut header = [TEXT, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let size = match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ 0..126), _) => {
+            header[1] = length;
+            2
+        }
+        (_, Ok(length)) => {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&length.to_be_bytes());
+            4
+        }
+        _ => {
+            header[1] = 127;
+            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
+    };
+    (header, size)
+}
+
+/// Puts the header in front of the text that follows the [`USUAL_HEADER_BYTES`] at `start`; returns its length.
+fn set_header(frames: &mut Vec<u8>, start: usize) -> u8 {
+    let place = start..start + USUAL_HEADER_BYTES;
+    let (header, size) = websocket_header(frames.len() - place.end);
+    if size == USUAL_HEADER_BYTES {
+        frames[place].copy_from_slice(&header[..size]);
+    } else {
+        frames.splice(place, header[..size].iter().copied());
+    }
+    size as u8
+}
+
 /// Renders a batch of lines into one block of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     frames: Vec<u8>,
-    ends: Vec<(u64, usize)>,
+    /// Number, length of the header, and end of each line.
+    ends: Vec<(u64, u8, usize)>,
 }
 
+/// What a line has besides its texts, at most.
+const MAX_OTHER_BYTES: usize = 200;
+
 impl Batch {
+    /// An empty batch with the memory for these lines, unless much of their texts is escaped.
+    pub(crate) fn for_entries<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Self {
+        let (mut count, mut bytes) = (0, 0);
+        for entry in entries {
+            count += 1;
+            bytes += entry.message.len() + entry.detail.map_or(0, str::len) + MAX_OTHER_BYTES;
+        }
+        Self { frames: Vec::with_capacity(bytes), ends: Vec::with_capacity(count) }
+    }
+
     /// Renders one line; `at` is its time as RFC 3339.
     pub(crate) fn push(&mut self, seq: u64, at: &str, entry: Entry<'_>) {
         let out = &mut self.frames;
-        out.extend_from_slice(FRAME_HEAD);
+        let start = out.len();
+        out.extend_from_slice(&[0; USUAL_HEADER_BYTES]);
+        out.extend_from_slice(MESSAGE_HEAD);
         out.extend_from_slice(b"{\"seq\":");
         push_number(out, seq);
         out.extend_from_slice(b",\"createdAt\":\"");
@@ -98,18 +164,19 @@ impl Batch {
         out.extend_from_slice(b",\"detail\":");
         push_on_one_line(out, entry.detail.unwrap_or("null").as_bytes());
         out.extend_from_slice(b"}");
-        out.extend_from_slice(FRAME_TAIL);
-        self.ends.push((seq, out.len()));
+        out.extend_from_slice(MESSAGE_TAIL);
+        let header = set_header(out, start);
+        self.ends.push((seq, header, out.len()));
     }
 
     /// The rendered lines, which all share one block.
     pub(crate) fn finish(self) -> Vec<Line> {
         let frames = Bytes::from(self.frames);
         let mut start = 0;
-        let line = |(seq, end)| {
+        let line = |(seq, header, end)| {
             let frame = frames.slice(start..end);
             start = end;
-            Line { seq, frame }
+            Line { seq, frame, header }
         };
         self.ends.into_iter().map(line).collect()
     }
@@ -173,6 +240,33 @@ pub fn push_on_one_line(out: &mut Vec<u8>, json: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn websocket_frame_has_the_message_and_its_length() {
+        for detail_bytes in [0, 1, 2, 100, 65_500, 65_535, 70_000] {
+            let detail = format!("\"{}\"", "x".repeat(detail_bytes));
+            let mut batch = Batch::default();
+            for seq in 1..4 {
+                batch.push(seq, "", Entry { level: "", event_type: "", message: "", detail: Some(&detail) });
+            }
+            for line in batch.finish() {
+                let message = line.message().to_vec();
+                assert!(
+                    message.starts_with(br#"{"type":"event","event":{"seq":"#) && message.ends_with(b"}\n")
+                );
+                let length = message.len();
+                let mut frame = vec![0x81];
+                match length {
+                    0..126 => frame.push(length as u8),
+                    126..65_536 => frame.extend([&[126][..], &(length as u16).to_be_bytes()].concat()),
+                    _ => frame.extend([&[127][..], &(length as u64).to_be_bytes()].concat()),
+                }
+                frame.extend(message);
+                assert_eq!(Line::from_json(line.seq, line.json()).into_websocket_frame(), frame);
+                assert_eq!(line.into_websocket_frame(), frame);
+            }
+        }
+    }
 
     #[test]
     fn line_readers_never_split_a_line() {

@@ -190,7 +190,7 @@ impl Journal {
         }
 
         let tail = Tail::new(last_assigned);
-        tail.push(&newest, last_assigned);
+        tail.push(newest, last_assigned);
         let metrics = Arc::new(LogMetrics::new());
         let log = Arc::new(Log {
             epoch: meta.epoch.clone(),

@@ -33,6 +33,8 @@ pub struct Subscription {
     position: Option<Place>,
     /// The limit of lines in one step.
     pub(super) most: usize,
+    /// The limit of bytes in one step, beyond its first line.
+    most_bytes: usize,
     news: watch::Receiver<u64>,
 }
 
@@ -62,6 +64,7 @@ pub(super) struct Reading {
     cursor: u64,
     position: Option<Place>,
     most: usize,
+    most_bytes: usize,
 }
 
 /// A file position, and the number of rewrites when it was found.
@@ -88,7 +91,13 @@ impl Log {
 impl Subscription {
     pub(super) fn new(cursor: u64, log: Arc<Log>) -> Self {
         let news = log.tail.watch();
-        Self { cursor, log, position: None, most: MAX_STEP_LINES, news }
+        Self { cursor, log, position: None, most: MAX_STEP_LINES, most_bytes: MAX_STEP_BYTES, news }
+    }
+
+    /// The same with steps of at most this many bytes, beyond the first line.
+    pub fn in_steps_of(mut self, bytes: usize) -> Self {
+        self.most_bytes = bytes;
+        self
     }
 
     /// The number of the last delivered line.
@@ -145,7 +154,7 @@ impl Subscription {
 
     /// The first half of a step: reads from memory.
     pub(super) fn poll(&mut self) -> Polled {
-        match self.log.tail.after(self.cursor, self.most, MAX_STEP_BYTES) {
+        match self.log.tail.after(self.cursor, self.most, self.most_bytes) {
             After::Lines(lines) if lines.is_empty() => Polled::Pending,
             After::Lines(lines) => {
                 self.leave_file();
@@ -156,6 +165,7 @@ impl Subscription {
                 cursor: self.cursor,
                 position: self.position.take(),
                 most: self.most,
+                most_bytes: self.most_bytes,
             }),
         }
     }
@@ -220,7 +230,7 @@ impl Drop for Subscription {
 impl Reading {
     /// Reads the lines after the cursor from disk, starting at the position if there is one.
     pub(super) fn read(self) -> io::Result<Read> {
-        let Self { log, cursor, position, most } = self;
+        let Self { log, cursor, position, most, most_bytes } = self;
         let rewrites = log.rewrites.read().unwrap_or_else(PoisonError::into_inner);
         let mut position = match position.filter(|place| place.rewrites == *rewrites) {
             Some(place) => place.position,
@@ -234,7 +244,7 @@ impl Reading {
         loop {
             // Looked up before the read: only a segment that already had a successor was complete when it was read.
             let next = log.after_segment(position.first_seq);
-            let lines = position.lines(cursor, through, most, MAX_STEP_BYTES)?;
+            let lines = position.lines(cursor, through, most, most_bytes)?;
             if !lines.is_empty() {
                 return Ok(Read::Lines(Place { position, rewrites: *rewrites }, lines));
             }

@@ -76,12 +76,12 @@ impl Tail {
     }
 
     /// Adds lines, and publishes those up to `through`.
-    pub(crate) fn push(&self, lines: &[Line], through: u64) {
+    pub(crate) fn push(&self, lines: Vec<Line>, through: u64) {
         {
             let mut kept = self.lock();
             for line in lines {
                 kept.bytes += line.len();
-                kept.lines.push_back(line.clone());
+                kept.lines.push_back(line);
             }
             while kept.lines.len() > kept.most || (kept.bytes > MAX_TAIL_BYTES && kept.lines.len() > 1) {
                 let Some(dropped) = kept.lines.pop_front() else { break };

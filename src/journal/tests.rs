@@ -28,7 +28,7 @@ fn entry(message: &str) -> Entry<'_> {
 
 pub(super) fn append(journal: &mut Journal, messages: &[&str]) {
     let lines = journal.append("2026-01-02T03:04:05.678Z", messages.iter().map(|message| entry(message)));
-    journal.publish(&lines);
+    journal.publish(lines);
 }
 
 fn seqs(lines: &[Line]) -> Vec<u64> {
@@ -78,9 +78,9 @@ fn line_has_the_format_of_the_contract() {
             "message": "with \"quotes\", \\ and \n and \u{1F600}", "detail": {"a": 1}
         })
     );
-    let frame: Value = serde_json::from_slice(&lines[1].frame()).unwrap();
+    let frame: Value = serde_json::from_slice(lines[1].message()).unwrap();
     assert_eq!(frame, serde_json::json!({"type": "event", "event": event}));
-    assert!(lines[1].frame().ends_with(b"\n"));
+    assert!(lines[1].message().ends_with(b"\n"));
     assert_eq!(lines[1].event_type(), b"test.event");
 }
 

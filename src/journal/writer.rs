@@ -20,6 +20,8 @@ pub(super) const MIN_RESERVED_BLOCK: u64 = 2 * super::tail::MAX_TAIL_LINES as u6
 /// The largest number of numbers that are reserved at once.
 const MAX_RESERVED_BLOCK: u64 = 8 * MIN_RESERVED_BLOCK;
 
+/// How much is written with one system call; the memory for more is returned to the system after each use, which takes longer.
+const WRITE_BYTES: usize = 32 * 1024;
 /// The name of a file that could not be synced and whose lines are all in another one.
 const UNSYNCED_FILE: &str = "events.unsynced";
 
@@ -78,12 +80,12 @@ impl Journal {
         self.failing.as_ref().map(|failing| failing.reason.as_str())
     }
 
-    /// Numbers, renders and writes a batch with one system call; `at` is its time in RFC 3339.
+    /// Numbers, renders and writes a batch; `at` is its time in RFC 3339.
     ///
     /// Returns the lines even if they could not be written; see [`Journal::failing`].
-    pub fn append<'a>(&mut self, at: &str, entries: impl Iterator<Item = Entry<'a>>) -> Vec<Line> {
+    pub fn append<'a>(&mut self, at: &str, entries: impl Iterator<Item = Entry<'a>> + Clone) -> Vec<Line> {
         let first_seq = self.next_seq;
-        let mut batch = Batch::default();
+        let mut batch = Batch::for_entries(entries.clone());
         for entry in entries {
             batch.push(self.next_seq, at, entry);
             self.next_seq += 1;
@@ -91,7 +93,7 @@ impl Journal {
         let lines = batch.finish();
         #[cfg(feature = "mutations")]
         if self.disk.is_broken("publish-before-write") {
-            self.log.tail.push(&lines, self.meta.reserved_through);
+            self.log.tail.push(lines.clone(), self.meta.reserved_through);
             // As long as a disk may take, so that a kill hits this gap now and then.
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -106,7 +108,7 @@ impl Journal {
     /// Publishes lines that [`Journal::append`] returned.
     ///
     /// Lines whose numbers could not be reserved are held back: after a crash, other events would get the same numbers.
-    pub fn publish(&self, lines: &[Line]) {
+    pub fn publish(&self, lines: Vec<Line>) {
         #[cfg(feature = "mutations")]
         if self.disk.is_broken("publish-before-write") {
             return;
@@ -143,18 +145,13 @@ impl Journal {
         if self.size > 0 && self.size + bytes as u64 > self.limits.segment_bytes {
             self.rotate(lines, bytes as u64);
         }
-        let mut text = Vec::with_capacity(bytes);
-        for line in lines {
+        let mut text = Vec::with_capacity(bytes.min(2 * WRITE_BYTES));
+        for (index, line) in lines.iter().enumerate() {
             text.extend_from_slice(line.json());
             text.push(b'\n');
-        }
-        let mut rest = &text[..];
-        while !rest.is_empty() {
-            match self.disk.write(&self.file, rest) {
-                Ok(0) => return Err(in_place(io::ErrorKind::WriteZero.into())),
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(in_place(error)),
+            if text.len() >= WRITE_BYTES || index + 1 == lines.len() {
+                self.disk.write_all(&self.file, &text).map_err(in_place)?;
+                text.clear();
             }
         }
         self.size += bytes as u64;

@@ -62,7 +62,7 @@ pub use server_requests::{
     RequestPolicy, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, ServerRequests,
 };
 pub use session::{Purpose, Session, SessionStatus, Trust};
-pub use session_forms::SessionBody;
+pub use session_forms::{SessionBody, write_sessions};
 pub use sessions::Sessions;
 pub use turn::{Contents, Phase, Turn, Turns};
 pub use turn_end::TurnEnd;

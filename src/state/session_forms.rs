@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::held::Held;
@@ -133,15 +134,39 @@ macro_rules! conversions {
 conversions!(SessionBody);
 conversions!(SessionRow);
 
+/// Writes a list of sessions for clients; the bodies are made one by one.
+pub fn write_sessions<S: Serializer>(sessions: &[Arc<Session>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(sessions.iter().map(|session| SessionBody::from(&**session)))
+}
+
 /// Writes a list of sessions to a file; the rows are made one by one.
 pub(super) fn write_rows<S: Serializer>(sessions: &[Arc<Session>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(sessions.iter().map(|session| SessionRow::from(&**session)))
 }
 
-/// Reads a list of sessions from a file.
+/// Reads a list of sessions from a file; equal texts of neighbours are kept once.
 pub(super) fn read_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<Session>>, D::Error> {
-    let rows = Vec::<SessionRow>::deserialize(deserializer)?;
-    Ok(rows.into_iter().map(|row| Arc::new(row.into())).collect())
+    struct Rows;
+    impl<'de> Visitor<'de> for Rows {
+        type Value = Vec<Arc<Session>>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a list of sessions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Self::Value, A::Error> {
+            let mut sessions: Vec<Arc<Session>> = Vec::new();
+            while let Some(row) = rows.next_element::<SessionRow>()? {
+                let mut session = Session::from(row);
+                if let Some(before) = sessions.last() {
+                    session.share_texts(before);
+                }
+                sessions.push(Arc::new(session));
+            }
+            Ok(sessions)
+        }
+    }
+    deserializer.deserialize_seq(Rows)
 }
 
 /// Writes sessions with their numbers.

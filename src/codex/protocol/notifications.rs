@@ -4,7 +4,10 @@
 //! event needs, is [`Notification::Other`] and passes through as it is.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use memchr::memchr;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -282,6 +285,27 @@ pub struct Delta<'a> {
     pub turn_id: &'a RawValue,
 }
 
+impl<'a> Delta<'a> {
+    /// Reads a whole message that is an [`AGENT_MESSAGE_DELTA`]; `None` for every other one, and for one that is not as
+    /// expected.
+    ///
+    /// Nearly all messages are these, and [`wire`](crate::codex::rpc::wire) would read their parameters twice.
+    pub fn of_agent_message(message: &'a [u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow)]
+            params: Delta<'a>,
+        }
+        const HEAD: &[u8] = b"{\"method\":\"item/agentMessage/delta\",\"params\":";
+        if !message.starts_with(HEAD) {
+            return None;
+        }
+        let Envelope { params } = read(std::str::from_utf8(message).ok()?)?;
+        let Delta { delta, item_id: _, thread_id, turn_id } = &params;
+        [delta, thread_id, turn_id].iter().all(|text| text.get().starts_with('"')).then_some(params)
+    }
+}
+
 /// The parameters of [`ERROR`].
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -445,6 +469,7 @@ pub const THREAD_ID_KEY: &str = "\"threadId\":\"";
 
 /// The id of the thread that a notification or request is about, found in its text without reading all of it.
 pub fn thread_in_text(text: &str) -> Option<&str> {
-    let at = memchr::memmem::find(text.as_bytes(), THREAD_ID_KEY.as_bytes())?;
-    text.get(at + THREAD_ID_KEY.len()..).and_then(|rest| rest.split('"').next())
+    static KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(THREAD_ID_KEY));
+    let rest = text.get(KEY.find(text.as_bytes())? + THREAD_ID_KEY.len()..)?;
+    rest.get(..memchr(b'"', rest.as_bytes()).unwrap_or(rest.len()))
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::liveness::LastReceived;
@@ -12,6 +13,7 @@ use super::outline::{Outline, Scanner};
 use super::pending::Pending;
 use super::wire::{self, Message};
 use crate::codex::listener::{AppServerEvent, Backlog, Listener};
+use crate::codex::protocol::notifications::Delta;
 use crate::codex::redact::redact;
 
 /// How much is read at once: the size of a pipe.
@@ -63,6 +65,9 @@ impl<L: Listener> MessageReader<L> {
         let line = line.trim_ascii();
         if line.is_empty() {
             return;
+        }
+        if let Some(delta) = Delta::of_agent_message(line) {
+            return self.listener.on_event(AppServerEvent::MessageDelta(delta));
         }
         match wire::decode(line) {
             Ok(Message::Notification { method, params }) => {
@@ -183,7 +188,7 @@ impl Lines {
 
     fn take<L: Listener>(&mut self, block: &Bytes, reader: &mut MessageReader<L>) {
         let mut rest = &block[..];
-        while let Some(newline) = rest.iter().position(|&byte| byte == b'\n') {
+        while let Some(newline) = memchr(b'\n', rest) {
             let (line, after) = (&rest[..newline], &rest[newline + 1..]);
             rest = after;
             if self.skipping.is_none() && self.partial.is_empty() && line.len() <= self.cap {

@@ -57,7 +57,7 @@ struct Envelope<'a> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    method: Option<Cow<'a, str>>,
+    method: Option<Text<'a>>,
     #[serde(borrow, default)]
     params: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -66,6 +66,10 @@ struct Envelope<'a> {
     error: Option<RpcError>,
 }
 
+/// A text that is borrowed unless it has escapes; serde does not borrow in an `Option<Cow<str>>`.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// A field that is present, even when it is `null`.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(value).map(Some)
@@ -73,12 +77,14 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
 
 /// Decodes one line; the error describes the problem without quoting the line.
 pub fn decode(line: &[u8]) -> Result<Message<'_>, String> {
-    let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    // Checked once: from bytes, serde_json would check each text by itself.
+    let line = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+    let envelope: Envelope<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
     match envelope {
-        Envelope { method: Some(method), id: Some(id), params, .. } => {
+        Envelope { method: Some(Text(method)), id: Some(id), params, .. } => {
             Ok(Message::Request { id, method, params })
         }
-        Envelope { method: Some(method), id: None, params, .. } => {
+        Envelope { method: Some(Text(method)), id: None, params, .. } => {
             Ok(Message::Notification { method, params })
         }
         Envelope { id: Some(id), result, error, .. } => {

@@ -4,8 +4,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::codex::protocol::notifications::{
-    CHANGING_RECORDS, Delta, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff, TurnError,
-    TurnParams, TurnPlan,
+    self, CHANGING_RECORDS, Delta, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff,
+    TurnError, TurnParams, TurnPlan,
 };
 use crate::state::{NewEvent, NotificationEvent, PassedThrough, preview};
 
@@ -38,7 +38,7 @@ pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
             NotificationEvent::TurnPlanUpdated { explanation, plan, thread_id, turn_id }
         }
         Notification::AgentMessageDelta(delta) => {
-            return message_delta(&delta).unwrap_or_else(|| passed_through(method, params));
+            return try_message_delta(&delta).unwrap_or_else(|| passed_through(method, params));
         }
         Notification::PlanDelta(delta) => {
             return plan_delta(&delta).unwrap_or_else(|| passed_through(method, params));
@@ -93,7 +93,13 @@ fn delta_detail(delta: &Delta<'_>) -> String {
     parts.concat()
 }
 
-fn message_delta(delta: &Delta<'_>) -> Option<NewEvent> {
+/// The event of a piece of an answer.
+pub(crate) fn message_delta(delta: &Delta<'_>) -> NewEvent {
+    let event = try_message_delta(delta);
+    event.unwrap_or_else(|| passed_through(notifications::AGENT_MESSAGE_DELTA, &delta_detail(delta)))
+}
+
+fn try_message_delta(delta: &Delta<'_>) -> Option<NewEvent> {
     let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
     let message =
         ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();

@@ -69,5 +69,5 @@ impl Input {
 }
 
 fn event_weight(event: &NewEvent) -> usize {
-    event.message.len() + event.json.as_ref().map_or(0, String::len)
+    size_of::<NewEvent>() + event.message.len() + event.json.as_ref().map_or(0, String::len)
 }

@@ -22,7 +22,7 @@ use crate::state::{
 use crate::time::rfc3339_now;
 
 /// The maximum number of inputs per batch, so that subscribers get a flood of events in steps.
-const MAX_BATCH_INPUTS: usize = 16;
+const MAX_BATCH_INPUTS: usize = 8;
 /// The shortest time between two attempts to write a log that failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -132,8 +132,8 @@ impl Worker {
             let was_failing = self.journal.failing().is_some();
             // Events after one that adds a descendant may be about that descendant, so its change is applied first.
             let last = new_events.iter().position(|event| event.detail.may_add_descendant());
-            let mut now: Vec<NewEvent> =
-                new_events.drain(..last.map_or(new_events.len(), |last| last + 1)).collect();
+            let later = last.map(|last| new_events.split_off(last + 1)).unwrap_or_default();
+            let mut now = std::mem::replace(new_events, later);
             self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "failed to write the event log");
@@ -164,7 +164,7 @@ impl Worker {
                 sessions_changed |= state.apply(line.seq, &at, &event.message, Some(&event.detail));
             }
             // Publish under the same guard, so that records and recent events always match.
-            self.journal.publish(&lines);
+            self.journal.publish(lines);
         }
         self.snapshot_writer.changed(sessions_changed);
     }

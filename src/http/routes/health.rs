@@ -7,10 +7,13 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::daemon::event;
 use crate::http::app_state::AppState;
 use crate::http::auth::ForwardedAddress;
+use crate::http::long_response::LongResponse;
 use crate::http::response;
 use crate::http::routes::service::{ServiceView, StatusView};
+use crate::state::SessionBody;
 
 /// The address that the client uses, if it uses one of `--allowed-host`.
 pub(crate) type Address = Option<Extension<ForwardedAddress>>;
@@ -34,5 +37,17 @@ pub(crate) async fn healthz(State(state): State<AppState>, address: Address) -> 
 /// A snapshot of the complete state.
 pub(crate) async fn status(State(state): State<AppState>, address: Address) -> Response {
     let service = state.service_at(address.as_deref());
-    response::data(StatusCode::OK, StatusView { service, ..state.status() })
+    let mut snapshot = state.daemon.snapshot();
+    let sessions = std::mem::take(&mut snapshot.session_registry.sessions);
+    let events = std::mem::take(&mut snapshot.recent_events.events);
+    LongResponse::new(StatusCode::OK, StatusView { service, snapshot })
+        .with_list(
+            &["data", "snapshot", "sessionRegistry", "sessions"],
+            sessions.into_iter().map(|session| SessionBody::from(&*session)),
+        )
+        .with_list(
+            &["data", "snapshot", "recentEvents", "events"],
+            events.into_iter().map(|line| event(&line)),
+        )
+        .into_response()
 }

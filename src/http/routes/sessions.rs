@@ -18,6 +18,7 @@ use crate::http::app_state::AppState;
 use crate::http::bodies::{self, RequestHandling, UpdateSession};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
+use crate::http::long_response::LongResponse;
 use crate::http::queries::{CloseQuery, Order, SessionQuery};
 use crate::http::{parse, response};
 use crate::ids::SessionId;
@@ -79,8 +80,9 @@ pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Resp
         .filter(|(session_id, ..)| is_listed(session_id))
         .map(|(session_id, turns, not_before)| QueuedSession { session_id, turns, not_before });
     let queued = queued.collect();
-    let sessions = sessions.iter().map(|session| SessionBody::from(&**session)).collect();
-    Ok(response::data(StatusCode::OK, SessionList { sessions, queued }))
+    let sessions = sessions.into_iter().map(|session| SessionBody::from(&*session));
+    let response = LongResponse::new(StatusCode::OK, SessionList { sessions: Vec::new(), queued });
+    Ok(response.with_list(&["data", "sessions"], sessions).into_response())
 }
 
 impl SessionQuery {

@@ -10,7 +10,9 @@ mod filter;
 mod gap;
 mod handler;
 mod json;
+mod outgoing;
 mod query;
+mod snapshot;
 mod sse;
 mod subscribers;
 #[cfg(test)]
@@ -20,5 +22,6 @@ mod websocket;
 pub(super) use handler::events;
 pub(super) use json::Page;
 pub(crate) use query::StreamQuery;
+pub(super) use snapshot::SnapshotCache;
 pub(super) use subscribers::{Subscribers, Transport};
 pub(super) use websocket::CLOSE_TIMEOUT;

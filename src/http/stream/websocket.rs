@@ -28,6 +28,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::feed::{Feed, FeedOutput};
 use super::filter::Filter;
 use super::gap::{gap_notice, lost_notice};
+use super::outgoing::{Outgoing, frame, text};
 use super::query::StreamQuery;
 use crate::http::access_log::Access;
 use crate::http::app_state::{AppState, SharedState};
@@ -36,7 +37,7 @@ use crate::http::error::ApiError;
 use crate::http::routes::requests;
 use crate::http::stream::subscribers::Transport;
 use crate::ids::RequestId;
-use crate::journal::{CursorExpired, Line, push_on_one_line};
+use crate::journal::{CursorExpired, Line};
 
 /// The maximum size of a client message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -79,7 +80,7 @@ pub(super) async fn serve(
         .max_message_size(Some(max_bytes))
         .max_frame_size(Some(max_bytes));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let mut client = Client { state, socket, credential, access };
+    let mut client = Client { state, socket, outgoing: Outgoing::default(), credential, access };
     let reason = match query {
         Ok(query) => tokio::select! {
             reason = client.serve(&query) => reason,
@@ -94,6 +95,7 @@ pub(super) async fn serve(
 struct Client<'a> {
     state: &'a SharedState,
     socket: Socket,
+    outgoing: Outgoing,
     credential: Option<Credential>,
     access: Option<Arc<Access>>,
 }
@@ -126,10 +128,22 @@ impl Client<'_> {
         }
     }
 
-    /// Sends a message and counts it.
-    async fn send(&mut self, message: Message) -> Result<(), Error> {
-        self.count_sent(message.len());
-        self.socket.send(message).await
+    /// Sends a text message and counts it.
+    async fn send(&mut self, text: Bytes) -> Result<(), Error> {
+        self.send_parts([text]).await
+    }
+
+    /// Sends a text message in parts and counts it.
+    async fn send_parts<const N: usize>(&mut self, parts: [Bytes; N]) -> Result<(), Error> {
+        let bytes = self.outgoing.push_message(parts);
+        self.count_sent(bytes);
+        self.write().await
+    }
+
+    /// Writes what is outgoing, after what tungstenite has to send.
+    async fn write(&mut self) -> Result<(), Error> {
+        self.socket.flush().await?;
+        Ok(self.outgoing.write(self.socket.get_mut()).await?)
     }
 
     fn count_sent(&self, bytes: usize) {
@@ -188,8 +202,7 @@ impl Client<'_> {
                             if !self.is_token_still_valid().await {
                                 return Ok(token_changed());
                             }
-                            let reply = reply(self.state, self.credential, message).await;
-                            self.send(reply).await?;
+                            self.reply(message).await?;
                         }
                         Ok(None) => {}
                         Err(reason) => return Ok(reason),
@@ -236,9 +249,8 @@ impl Client<'_> {
     async fn echo(&mut self) -> Result<CloseReason, Error> {
         loop {
             match self.socket.next().await {
-                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                    self.socket.send(message).await?
-                }
+                Some(Ok(Message::Text(text))) => self.send(text.into()).await?,
+                Some(Ok(message @ Message::Binary(_))) => self.socket.send(message).await?,
                 other => {
                     if let Err(reason) = self.parse_message(other) {
                         return Ok(reason);
@@ -250,17 +262,20 @@ impl Client<'_> {
 
     /// Sends the hello message; returns the number of the newest event that it includes.
     async fn send_hello(&mut self) -> Result<u64, Error> {
-        let status = self.state.status();
-        let through = status.snapshot.through;
-        let hello = json!({
-            "type": "hello",
-            "cursor": self.state.daemon.bounds().cursor(through),
-            "recentEvents": status.snapshot.recent_events.events,
-            "service": status.service,
-            "snapshot": status.snapshot,
-        });
-        self.send(frame(&hello)).await?;
-        Ok(through)
+        let snapshot = self.state.snapshots.text(&self.state.daemon).map_err(io::Error::from)?;
+        let cursor = self.state.daemon.bounds().cursor(snapshot.through());
+        let service = text(&self.state.service()).map_err(io::Error::from)?;
+        let parts = [
+            format!("{{\"type\":\"hello\",\"cursor\":\"{cursor}\",\"recentEvents\":").into(),
+            snapshot.recent_events.clone(),
+            Bytes::from_static(b",\"service\":"),
+            service,
+            Bytes::from_static(b",\"snapshot\":"),
+            snapshot.all.clone(),
+            Bytes::from_static(b"}\n"),
+        ];
+        self.send_parts(parts).await?;
+        Ok(snapshot.through())
     }
 
     /// Reports missing events; then either ends the stream, or continues with a new hello message.
@@ -283,13 +298,9 @@ impl Client<'_> {
     }
 
     async fn send_events(&mut self, lines: Vec<Line>) -> Result<(), Error> {
-        for line in lines {
-            // Lines are rendered from strings, so this check always succeeds.
-            let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
-            self.count_sent(text.len());
-            self.socket.feed(Message::Text(text)).await?;
-        }
-        self.socket.flush().await
+        let bytes = self.outgoing.push_events(lines);
+        self.count_sent(bytes);
+        self.write().await
     }
 
     /// Parses a client message; the error is why the stream ends.
@@ -321,6 +332,34 @@ impl Client<'_> {
         }
     }
 
+    /// Answers a client message.
+    async fn reply(&mut self, message: Map<String, Value>) -> Result<(), Error> {
+        let state = self.state;
+        match message.get("type").and_then(Value::as_str).map(str::trim) {
+            Some("ping") => self.send(frame(&json!({ "type": "pong" }))).await,
+            Some("status") => {
+                let snapshot = state.snapshots.text(&state.daemon).map_err(io::Error::from)?;
+                let parts = [
+                    Bytes::from_static(b"{\"type\":\"status\",\"service\":"),
+                    text(&state.service()).map_err(io::Error::from)?,
+                    Bytes::from_static(b",\"snapshot\":"),
+                    snapshot.all.clone(),
+                    Bytes::from_static(b"}\n"),
+                ];
+                self.send_parts(parts).await
+            }
+            Some("respond") => {
+                let only_reads = self.credential.is_some_and(|credential| credential.only_reads);
+                self.send(respond(state, only_reads, message).await).await
+            }
+            other => {
+                let name = other.filter(|name| !name.is_empty()).unwrap_or("unknown");
+                let message = format!("Unsupported websocket message type: {name}.");
+                self.send(frame(&json!({ "type": "error", "message": message }))).await
+            }
+        }
+    }
+
     /// Closes the stream and sends the client the reason.
     async fn close(mut self, reason: CloseReason) {
         // Pending data of a slow client is sent before the close frame.
@@ -333,6 +372,8 @@ impl Client<'_> {
             tokio::time::sleep(CLOSE_TIMEOUT).await;
         };
         let closing = async {
+            // A frame that was sent in part is finished, so that the close frame is understood.
+            self.write().await?;
             match reason {
                 CloseReason::Disconnected => {
                     // After a close frame of the client, ours is already queued, and no other is accepted.
@@ -366,28 +407,8 @@ fn is_echo_enabled(_state: &SharedState) -> bool {
     false
 }
 
-/// The reply to a client message.
-async fn reply(state: &SharedState, credential: Option<Credential>, message: Map<String, Value>) -> Message {
-    match message.get("type").and_then(Value::as_str).map(str::trim) {
-        Some("ping") => frame(&json!({ "type": "pong" })),
-        Some("status") => {
-            let status = state.status();
-            frame(&json!({ "type": "status", "service": status.service, "snapshot": status.snapshot }))
-        }
-        Some("respond") => {
-            let only_reads = credential.is_some_and(|credential| credential.only_reads);
-            respond(state, only_reads, message).await
-        }
-        other => {
-            let name = other.filter(|name| !name.is_empty()).unwrap_or("unknown");
-            let message = format!("Unsupported websocket message type: {name}.");
-            frame(&json!({ "type": "error", "message": message }))
-        }
-    }
-}
-
 /// Answers a request of the app-server, like `POST /v1/codexd/requests/:request_id`.
-async fn respond(state: &SharedState, only_reads: bool, message: Map<String, Value>) -> Message {
+async fn respond(state: &SharedState, only_reads: bool, message: Map<String, Value>) -> Bytes {
     let request_id = RequestId::new(message.get("requestId").and_then(Value::as_str).unwrap_or_default());
     let resolved = match requests::parse_message(message) {
         Ok(_) if only_reads => Err(ApiError::only_reads()),
@@ -419,13 +440,6 @@ async fn send_and_report_wait(sending: impl Future<Output = Result<(), Error>>) 
     })
     .await?;
     Ok(waited)
-}
-
-fn frame(value: &Value) -> Message {
-    let mut text = Vec::new();
-    push_on_one_line(&mut text, format!("{value}\n").as_bytes());
-    // The text was UTF-8, and the escapes are ASCII.
-    Message::text(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The close reason for a client whose token is no longer valid (RFC 6455 section 7.4.1: 1008 is for policies).

@@ -111,7 +111,7 @@ impl World {
                     self.written = journal.next_seq - 1;
                 }
             }
-            Write::Publish => journal.publish(&std::mem::take(&mut self.appended)),
+            Write::Publish => journal.publish(std::mem::take(&mut self.appended)),
             Write::Rotate => {
                 if journal.size > 0 && journal.failing().is_none() {
                     // One that fails leaves the old file as the one that is written.
