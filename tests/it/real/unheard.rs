@@ -151,7 +151,11 @@ async fn thread_that_another_client_opens_later_is_followed() {
     let is_delta = |event: &Value| event["type"] == "app-server.turn.message.delta";
     wait_until("the answer of the turn", || events_of(&daemon, &turn_id).iter().any(is_delta).then_some(()))
         .await;
-    assert_eq!(record(&daemon, &stage.session).await["currentTurnId"], turn_id);
+    // An event is on disk a moment before it changes the records.
+    wait_until_async("the turn in the record", async || {
+        (record(&daemon, &stage.session).await["currentTurnId"] == turn_id).then_some(())
+    })
+    .await;
     let turn = turn_when_over(&daemon, &stage.session, &turn_id).await;
     assert_eq!(
         (&turn["status"], &turn["text"]),
