@@ -42,14 +42,14 @@ pub struct AskArguments {
     /// Working directory [default: the current directory for a new session]
     #[arg(short = 'C', long, visible_alias = "cd", value_name = "PATH")]
     pub cwd: Option<String>,
-    /// Model to use
+    /// Model to use, for this turn and those after it in the session
     #[arg(short, long, value_name = "NAME")]
     pub model: Option<String>,
     /// Sandbox of the commands that Codex runs; only for a new session
     #[arg(short, long, value_name = "SANDBOX", conflicts_with = "existing_session",
           value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
     pub sandbox: Option<String>,
-    /// When Codex asks for approval, as Codex names it: untrusted, on-request or never
+    /// When Codex asks for approval, from this turn on, as Codex names it: untrusted, on-request or never
     #[arg(short, long, visible_alias = "ask-for-approval", value_name = "POLICY")]
     pub approval_policy: Option<String>,
     /// Override a value of Codex's configuration, such as model_reasoning_effort=high; only for a new session

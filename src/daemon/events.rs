@@ -46,8 +46,27 @@ pub(crate) fn session_updated(
         let is_change = title.is_some() || archived.is_some();
         is_change.then(|| {
             let (session_id, thread_id) = (session.session_id.clone(), session.thread_id.clone());
-            SessionEvent::Updated { session_id, thread_id, title, archived, metadata: None }.into()
+            SessionEvent::Updated { session_id, thread_id, title, archived, metadata: None, model: None }
+                .into()
         })
+    });
+    changed.collect()
+}
+
+/// The model of a thread, in the sessions in which it is another one.
+pub(crate) fn model_changed(state: &State, thread_id: &ThreadId, model: &str) -> Vec<NewEvent> {
+    let others =
+        state.sessions.in_thread(thread_id).filter(|session| session.model.as_deref() != Some(model));
+    let changed = others.map(|session| {
+        SessionEvent::Updated {
+            session_id: session.session_id.clone(),
+            thread_id: session.thread_id.clone(),
+            title: None,
+            archived: None,
+            metadata: None,
+            model: Some(model.to_owned()),
+        }
+        .into()
     });
     changed.collect()
 }

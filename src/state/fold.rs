@@ -258,15 +258,19 @@ impl State {
                 }
                 sessions.update(session_id, |session| session.trust = *trust)
             }
-            SessionEvent::Updated { session_id, title, archived, metadata, .. } => {
+            SessionEvent::Updated { session_id, title, archived, metadata, model, .. } => {
                 let Some(before) = sessions.get(session_id) else { return false };
                 // An answer knows whether there was no title.
-                if before.title.is_some() && title.is_some() || archived.is_some() || metadata.is_some() {
+                let is_shown = before.title.is_some() && title.is_some() || model.is_some();
+                if is_shown || archived.is_some() || metadata.is_some() {
                     self.private.keep_former(before);
                 }
                 sessions.update(session_id, |session| {
                     if let Some(title) = title {
                         session.title = Some(title.as_str().into());
+                    }
+                    if let Some(model) = model {
+                        session.model = Some(model.as_str().into());
                     }
                     session.archived = archived.unwrap_or(session.archived);
                     if let Some(metadata) = metadata {

@@ -1,4 +1,4 @@
-//! What notifications tell about the name of a thread, whether it is archived, and its messages.
+//! What notifications tell about the name of a thread, its model, whether it is archived, and its messages.
 
 use serde::Deserialize;
 
@@ -15,6 +15,22 @@ pub fn new_name(params: &str) -> Option<(ThreadId, String)> {
     }
     let Named { thread_id, thread_name } = serde_json::from_str(params).ok()?;
     Some((thread_id, thread_name?))
+}
+
+/// The thread and its model in the parameters of [`super::notifications::THREAD_SETTINGS_UPDATED`].
+pub fn new_model(params: &str) -> Option<(ThreadId, String)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Updated {
+        thread_id: ThreadId,
+        thread_settings: Settings,
+    }
+    #[derive(Deserialize)]
+    struct Settings {
+        model: String,
+    }
+    let Updated { thread_id, thread_settings } = serde_json::from_str(params).ok()?;
+    Some((thread_id, thread_settings.model))
 }
 
 /// The thread in parameters that name one.

@@ -67,6 +67,7 @@ impl Sessions {
                             title: None,
                             archived: None,
                             metadata: Some(labels),
+                            model: None,
                         });
                         event.into_iter().map(Into::into).collect()
                     };

@@ -49,8 +49,8 @@ event_types! {
         } => if unreadable.is_some() { Warn } else { Info }, {
             trust_text(session_id, cwd.as_deref(), *trust, left_out, unreadable.as_deref())
         };
-        /// A client changed a session, or its thread has another name or was archived or unarchived in Codex. What is
-        /// absent did not change.
+        /// A client changed a session, or its thread has another name or model or was archived or unarchived in Codex. What
+        /// is absent did not change.
         "session.updated" => Updated {
             /// The session.
             session_id: SessionId,
@@ -62,6 +62,8 @@ event_types! {
             archived: Option<bool> = default skip_serializing_if,
             /// All of its labels.
             metadata: Option<BTreeMap<String, String>> = default skip_serializing_if,
+            /// The model of its next turns.
+            model: Option<String> = default skip_serializing_if,
         } => Info, {
             let named = title.as_ref().map(|title| format!("its title is {title:?}"));
             let archived = archived.map(|archived| match archived {
@@ -69,7 +71,8 @@ event_types! {
                 false => "its thread is not archived any more".to_owned(),
             });
             let labels = metadata.as_ref().map(|_| "its labels changed".to_owned());
-            let all: Vec<_> = [named, archived, labels].into_iter().flatten().collect();
+            let model = model.as_ref().map(|model| format!("its model is {model}"));
+            let all: Vec<_> = [named, archived, labels, model].into_iter().flatten().collect();
             format!("Session {session_id}: {}.", all.join(", "))
         };
         /// A session ended.
