@@ -117,7 +117,7 @@ fn measure_idle() {
     std::thread::sleep(Duration::from_secs(5));
     let before = daemon.cpu();
     std::thread::sleep(IDLE_TIME);
-    let day = (daemon.cpu() - before).as_secs_f64() * DAY / IDLE_TIME.as_secs_f64();
+    let day = daemon.cpu().saturating_sub(before).as_secs_f64() * DAY / IDLE_TIME.as_secs_f64();
     println!("idle with {IDLE_CLIENTS} WebSockets, CPU time of 24 h         {day:7.1} s");
 }
 

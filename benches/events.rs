@@ -136,7 +136,7 @@ fn burst(daemon: &Daemon, clients: usize, deltas: usize) -> Burst {
     let ends: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
     assert!(ends.iter().all(|(count, _)| *count == deltas), "a client missed events");
     let took = ends.iter().map(|(_, end)| *end - began).max().unwrap();
-    Burst { took, cpu: daemon.cpu() - cpu, peak_kib: daemon.kib("VmHWM") }
+    Burst { took, cpu: daemon.cpu().saturating_sub(cpu), peak_kib: daemon.kib("VmHWM") }
 }
 
 fn report(what: &str, floor: Duration, deltas: usize, bursts: &[Burst]) {

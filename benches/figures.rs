@@ -42,7 +42,7 @@ fn main() {
     println!("idle RSS                         {:8.2} MB", daemon.kib("VmRSS") as f64 / 1024.0);
     let before = daemon.cpu();
     std::thread::sleep(Duration::from_secs(10));
-    println!("idle CPU                         {:8.2} ms in 10 s", ms(daemon.cpu() - before));
+    println!("idle CPU                         {:8.2} ms in 10 s", ms(daemon.cpu().saturating_sub(before)));
 
     let mut client = Client::connect(&daemon);
     let mut health_checks: Vec<_> = (0..TURNS)

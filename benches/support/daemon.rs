@@ -49,13 +49,13 @@ impl Daemon {
         loop {
             let before = self.cpu();
             std::thread::sleep(Duration::from_millis(200));
-            if self.cpu() - before < Duration::from_millis(20) {
+            if self.cpu().saturating_sub(before) < Duration::from_millis(20) {
                 return;
             }
         }
     }
 
-    /// Returns the CPU time of all present threads so far.
+    /// Returns the CPU time of all present threads so far; that of a thread which ends is lost.
     pub(crate) fn cpu(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let nanos = tasks.filter_map(|task| {
