@@ -112,7 +112,7 @@ async fn run_daemon(config: Config) -> Result<(Vec<Check>, SnapshotView), Failur
         Ok(_) => Ok(path.display().to_string()),
         Err(error) => Err(format!("missing: {}: {error}", path.display())),
     };
-    let recent = status.snapshot.recent_events.events.len();
+    let recent = status.snapshot.recent_events.events.0.len();
     let checks = vec![
         Check::new("structured_event_log", file(&paths.structured_event_log)),
         Check::new("stdout_log", file(&paths.stdout_log)),

@@ -335,7 +335,7 @@ fn line(status: &StatusView) -> String {
         format!("local_api_base={}", config.service.local_api_base),
         format!("event_stream_path={}", config.service.event_stream_path),
         format!("sessions={}", snapshot.session_registry.sessions.len()),
-        format!("recent_events={}", snapshot.recent_events.events.len()),
+        format!("recent_events={}", snapshot.recent_events.events.0.len()),
         format!("logs_dir={}", config.paths.logs_dir),
         format!("state_dir={}", config.paths.state_dir),
         format!("resolved_base={}", service.resolved_base_url.clone().unwrap_or_else(not_listening)),

@@ -64,7 +64,7 @@ pub use sessions::thread_list::{ListedThread, ThreadList, ThreadSelection};
 pub use sessions::update::{MAX_LABEL_BYTES, SessionChanges};
 pub use status::account::AccountReport;
 pub use status::app_server::AppServerView;
-pub use status::{Readiness, SessionView, SnapshotVersion, SnapshotView, event, write_events};
+pub use status::{Readiness, SessionView, SnapshotVersion, SnapshotView, event};
 pub use trust::TrustChoice;
 pub use turns::contents::TurnView;
 pub use turns::interrupt::Interrupted;

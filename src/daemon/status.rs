@@ -94,14 +94,18 @@ pub struct RecentView {
     /// The time of the newest one.
     pub updated_at: Option<Timestamp>,
     /// Oldest first.
-    #[serde(serialize_with = "write_events")]
     #[schemars(with = "Vec<Event>")]
-    pub events: Vec<Line>,
+    pub events: EventLines,
 }
 
-/// Writes events, which are made one by one: there may be thousands.
-pub fn write_events<S: Serializer>(lines: &[Line], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(lines.iter().map(event))
+/// Events as lines of the log; they are parsed one by one as they are serialized, because there may be thousands.
+#[derive(Debug, Clone, Default)]
+pub struct EventLines(pub Vec<Line>);
+
+impl Serialize for EventLines {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(event))
+    }
 }
 
 /// A session with the newest events about it.
@@ -174,7 +178,7 @@ impl Daemon {
             recent_events: RecentView {
                 max_entries: view.recent,
                 updated_at: daemon.updated_at.clone(),
-                events: recent,
+                events: EventLines(recent),
             },
             account: daemon.account.clone(),
             daemon: DaemonView::of(&self.core.config, daemon, installed),

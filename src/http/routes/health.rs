@@ -47,7 +47,7 @@ pub(crate) async fn status(State(state): State<AppState>, address: Address) -> R
         )
         .with_list(
             &["data", "snapshot", "recentEvents", "events"],
-            events.into_iter().map(|line| event(&line)),
+            events.0.into_iter().map(|line| event(&line)),
         )
         .into_response()
 }

@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Bytes;
-use serde::Serialize;
 
 use super::outgoing::text;
 use crate::daemon::{Daemon, SnapshotVersion};
@@ -41,13 +40,9 @@ impl SnapshotCache {
             return Ok(shared);
         }
         let snapshot = daemon.snapshot();
-        #[derive(Serialize)]
-        struct Recent<'a>(
-            #[serde(serialize_with = "crate::daemon::write_events")] &'a [crate::journal::Line],
-        );
         let new = Arc::new(SnapshotText {
             all: text(&snapshot)?,
-            recent_events: text(&Recent(&snapshot.recent_events.events))?,
+            recent_events: text(&snapshot.recent_events.events)?,
             version: snapshot.version,
         });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&new);
