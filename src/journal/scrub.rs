@@ -4,6 +4,7 @@
 //! not reported. Each hole is reported once.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -11,7 +12,7 @@ use super::continuity::Report;
 use super::damage::{Damage, Hole};
 use super::line::seq_of;
 use super::log::Log;
-use super::segments::{Position, checked_seq};
+use super::segments::checked_seq;
 
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
@@ -24,15 +25,15 @@ impl Log {
     /// A line is damaged if it is not JSON, has no number, or has a number that cannot follow the previous one. Lines are
     /// missing where there is a gap in the numbers that was not skipped after a crash.
     pub fn scrub(&self, through: u64) -> io::Result<Vec<Damage>> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut damage: Vec<Damage> = Vec::new();
-        let mut last = segments.first().map_or(0, |segment| segment.first_seq.saturating_sub(1));
-        for segment in segments {
-            let mut position = match Position::find(&segment, 0) {
-                Ok(position) => position,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
+        let mut last = 0;
+        let mut next = self.after_segment(0);
+        // Not a copy of the list: a rotation gives the name of the active file to another one.
+        while let Some(first_seq) = next.filter(|_| last < through) {
+            next = self.after_segment(first_seq);
+            let Some(mut position) = self.open_segment(first_seq, 0)? else { continue };
+            // Files that were removed in the meantime are not missing.
+            last = last.max(self.bounds().oldest.saturating_sub(1));
             let (mut open, found) = (false, position.found);
             position.scan(|offset, json| {
                 match checked_seq(json).filter(|&seq| seq > last && found.can_have(offset, seq)) {
@@ -44,8 +45,8 @@ impl Log {
                         {
                             Some(damaged) => (damaged.before, damaged.missing) = (Some(seq), missing),
                             None if missing.is_some() => damage.push(Damage {
-                                path: segment.path.clone(),
-                                key: (segment.first_seq, offset),
+                                path: self.path_of(first_seq),
+                                key: (first_seq, offset),
                                 after: last,
                                 before: Some(seq),
                                 bytes: 0,
@@ -63,8 +64,8 @@ impl Log {
                         match damage.last_mut().filter(|_| open) {
                             Some(damaged) => damaged.bytes += bytes,
                             None => damage.push(Damage {
-                                path: segment.path.clone(),
-                                key: (segment.first_seq, offset),
+                                path: self.path_of(first_seq),
+                                key: (first_seq, offset),
                                 after: last,
                                 before: None,
                                 bytes,
@@ -78,6 +79,13 @@ impl Log {
             })?;
         }
         Ok(damage)
+    }
+
+    /// The file of the segment that begins at `first_seq`; empty when it was removed.
+    fn path_of(&self, first_seq: u64) -> PathBuf {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let segment = segments.iter().find(|segment| segment.first_seq == first_seq);
+        segment.map(|segment| segment.path.clone()).unwrap_or_default()
     }
 }
 

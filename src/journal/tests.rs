@@ -233,6 +233,26 @@ async fn line_longer_than_any_buffer_is_read_whole() {
     assert_eq!(read_through(&journal, 0, 3).await, [1, 2, 3]);
 }
 
+#[test]
+fn rotation_during_a_scrub_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { segment_bytes: 1_000, total_bytes: 20_000 };
+    let mut journal = open_with(directory.path(), Disk::default(), limits).journal;
+    append(&mut journal, &["first"]);
+    let log = journal.log();
+    let writing = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..1_000).for_each(|_| append(&mut journal, &["one", "two", "three"]));
+            writing.store(false, std::sync::atomic::Ordering::Relaxed);
+        });
+        while writing.load(std::sync::atomic::Ordering::Relaxed) {
+            let damage = log.scrub(log.bounds().latest).unwrap();
+            assert!(damage.is_empty(), "{damage:?}");
+        }
+    });
+}
+
 #[tokio::test]
 async fn log_stays_within_its_size_and_reports_removed_events() {
     let directory = tempfile::tempdir().unwrap();
