@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A time, which is text in JSON.
@@ -54,9 +55,19 @@ impl From<jiff::Timestamp> for Timestamp {
 
 impl From<&str> for Timestamp {
     fn from(text: &str) -> Self {
-        let time = text.parse::<jiff::Timestamp>().ok().map(Self::from);
-        time.filter(|time| time.text() == text).unwrap_or_else(|| Self(Form::Other(text.into())))
+        let time = text.parse::<jiff::Timestamp>().ok().filter(|_| is_usual(text));
+        time.map_or_else(|| Self(Form::Other(text.into())), Self::from)
     }
+}
+
+/// Whether a text that is a time is the one that is made from it: RFC 3339 in UTC with milliseconds.
+fn is_usual(text: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00:00:00.000Z";
+    let is_like = |(&byte, &form): (&u8, &u8)| byte == form || (form == b'0' && byte.is_ascii_digit());
+    // A leap second becomes another text.
+    text.len() == FORM.len()
+        && text.as_bytes().get(17) != Some(&b'6')
+        && text.as_bytes().iter().zip(FORM).all(is_like)
 }
 
 /// The empty text, for a time that is not known.
@@ -102,7 +113,19 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self::from(text.as_str()))
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Timestamp;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Timestamp, E> {
+                Ok(text.into())
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -129,6 +152,13 @@ mod tests {
         let texts = [
             "2026-11-29T03:46:11.123Z",
             "1969-12-31T23:59:59.999Z",
+            "0000-01-01T00:00:00.000Z",
+            "9999-12-30T22:00:00.000Z",
+            "2016-12-31T23:59:60.000Z",
+            "2026-11-29T24:00:00.000Z",
+            "2026-11-29t03:46:11.123z",
+            "2026-11-29 03:46:11.123Z",
+            "2026-11-29T03:46:11,123Z",
             "2026-11-29T03:46:11Z",
             "2026-11-29T03:46:11.1234Z",
             "2026-11-29T04:46:11.123+01:00",
@@ -138,7 +168,8 @@ mod tests {
         ];
         for text in texts {
             let timestamp = Timestamp::from(text);
-            let is_usual = text.len() == 24 && text.ends_with('Z') && timestamp.time().is_some();
+            let time = timestamp.time();
+            let is_usual = time.is_some_and(|time| format!("{time:.3}") == text);
             assert_eq!(matches!(timestamp.0, Form::Millis(_)), is_usual, "{text}");
             assert_eq!(timestamp.text(), text);
             let json = serde_json::to_string(&timestamp).unwrap();
