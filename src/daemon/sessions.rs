@@ -239,7 +239,7 @@ fn open(
         current_turn_id: running.map(|turn| turn.id.clone()),
         last_turn_id: last_turn.as_ref().map(|turn| turn.id.clone()),
         last_turn_status: last_turn.map(|turn| turn.status.into()),
-        metadata: input.metadata,
+        metadata: input.metadata.into(),
         held: None,
         closed_reason: None,
         trust: decision.trust,

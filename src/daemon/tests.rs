@@ -53,7 +53,7 @@ pub(super) fn new_session(name: &str) -> Session {
         current_turn_id: None,
         last_turn_id: None,
         last_turn_status: None,
-        metadata: BTreeMap::new(),
+        metadata: BTreeMap::new().into(),
         held: None,
         closed_reason: None,
         trust: crate::state::Trust::AsUser,

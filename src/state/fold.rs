@@ -274,7 +274,7 @@ impl State {
                     }
                     session.archived = archived.unwrap_or(session.archived);
                     if let Some(metadata) = metadata {
-                        session.metadata.clone_from(metadata);
+                        session.metadata = Arc::new(metadata.clone());
                     }
                     // That of a closed session is the time of its end.
                     if session.status == SessionStatus::Active {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::records::State;
 use super::records_file::RecordsFile;
 use super::session::Session;
-use super::session_forms::write_rows;
+use super::session_forms::write_sessions;
 use crate::timestamp::Timestamp;
 
 /// What `session-registry.json` holds.
@@ -27,7 +27,7 @@ pub struct RegistryFile {
     /// When a session last changed.
     pub updated_at: Option<Timestamp>,
     /// All sessions, oldest first.
-    #[serde(serialize_with = "write_rows")]
+    #[serde(serialize_with = "write_sessions")]
     pub sessions: Vec<Arc<Session>>,
 }
 

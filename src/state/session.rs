@@ -1,7 +1,7 @@
 //! [`Session`]: the record of a session in memory.
 //!
 //! It is no JSON; [`super::session_forms`] has its two forms that are: [`SessionBody`](super::SessionBody), in responses and
-//! events, and [`SessionRow`](super::session_forms::SessionRow), in files.
+//! events, and [`SessionRow`](super::session_forms::SessionRow), in `records.json`.
 //!
 //! A new field is declared in all three (in the forms with `#[serde(default)]`, because logs and files of earlier versions
 //! do not have it) and named once in the conversions of `session_forms`. If turns or queues change it, it is also one of
@@ -116,7 +116,7 @@ pub struct Session {
     /// Whether its thread is archived.
     pub archived: bool,
     /// The caller's own labels.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// Why the turns that wait in it do not begin; `None` when they do, or when none waits.
     pub held: Option<Box<Held>>,
     /// Why it was closed, as a sentence; `None` while it is active.
@@ -130,6 +130,9 @@ impl Session {
     pub(super) fn share_texts(&mut self, other: &Self) {
         if self.endpoint == other.endpoint {
             self.endpoint = Arc::clone(&other.endpoint);
+        }
+        if self.metadata == other.metadata {
+            self.metadata = Arc::clone(&other.metadata);
         }
         for (own, other) in [
             (&mut self.cwd, &other.cwd),

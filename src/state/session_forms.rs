@@ -1,8 +1,8 @@
 //! The forms of a session that are JSON, and their conversions from and to its record, [`Session`].
 //!
-//! Both have the same keys, in the same order. [`SessionBody`] is in responses and events, which have one shape by the
-//! contract, and in the OpenAPI document. [`SessionRow`] is in `session-registry.json` and `records.json`; a change of it is
-//! a change of these files, and nothing outside this module names it.
+//! Both have the same keys, in the same order. [`SessionBody`] is in responses, in events and in `session-registry.json`,
+//! which have one shape by the contract, and in the OpenAPI document. [`SessionRow`] is in `records.json`, without the keys
+//! of usual values; a change of it is a change of this file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub struct SessionBody {
     /// The newest turn's status, as the app-server reports it.
     pub last_turn_status: Option<Cow<'static, str>>,
     /// The caller's own labels.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// Why the turns that wait in it do not begin; `null` when they do, or when none waits.
     #[serde(default)]
     pub held: Option<Box<Held>>,
@@ -73,37 +73,51 @@ pub struct SessionBody {
     pub archived: bool,
 }
 
-/// A session in a file.
+/// A session in `records.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionRow {
     session_id: SessionId,
     purpose: Purpose,
+    #[serde(skip_serializing_if = "Option::is_none")]
     thread_id: Option<ThreadId>,
     status: SessionStatus,
     endpoint: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     child_pid: Option<u32>,
     created_at: Timestamp,
     updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cwd: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     model_provider: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     service_tier: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_effort: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     current_turn_id: Option<TurnId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_turn_id: Option<TurnId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_turn_status: Option<Cow<'static, str>>,
-    metadata: BTreeMap<String, String>,
-    #[serde(default)]
+    metadata: Arc<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     held: Option<Box<Held>>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     closed_reason: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_as_user")]
     trust: Trust,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     title: Option<Arc<str>>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     archived: bool,
+}
+
+fn is_as_user(trust: &Trust) -> bool {
+    *trust == Trust::AsUser
 }
 
 /// Converts between a form and the record field by field.
@@ -134,12 +148,12 @@ macro_rules! conversions {
 conversions!(SessionBody);
 conversions!(SessionRow);
 
-/// Writes a list of sessions for clients; the bodies are made one by one.
+/// Writes a list of sessions for clients and other programs; the bodies are made one by one.
 pub fn write_sessions<S: Serializer>(sessions: &[Arc<Session>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(sessions.iter().map(|session| SessionBody::from(&**session)))
 }
 
-/// Writes a list of sessions to a file; the rows are made one by one.
+/// Writes a list of sessions to `records.json`; the rows are made one by one.
 pub(super) fn write_rows<S: Serializer>(sessions: &[Arc<Session>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(sessions.iter().map(|session| SessionRow::from(&**session)))
 }
@@ -208,6 +222,18 @@ mod tests {
         let row: SessionRow = serde_json::from_str(TEXT).unwrap();
         assert_eq!(Session::from(row), session);
         assert_eq!(serde_json::to_string(&SessionRow::from(&session)).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn usual_values_are_left_out_of_the_records() {
+        let text = concat!(
+            r#"{"sessionId":"s","purpose":"duplex","status":"active","endpoint":"stdio","#,
+            r#""createdAt":"2026-01-02T03:04:05.678Z","updatedAt":"2026-01-02T03:04:06.000Z","metadata":{}}"#
+        );
+        let row: SessionRow = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&row).unwrap(), text);
+        let body = serde_json::to_value(SessionBody::from(&Session::from(row))).unwrap();
+        assert_eq!((&body["threadId"], &body["trust"]), (&serde_json::Value::Null, &"asUser".into()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::records::State;
 pub use super::records_file::RecordsFile;
 pub use super::registry_file::{FoundRegistry, RegistryFile, RegistryHead};
 use super::session::Session;
-use super::session_forms::SessionRow;
+use super::session_forms::SessionBody;
 use crate::storage::Disk;
 use crate::timestamp::Timestamp;
 
@@ -265,7 +265,7 @@ pub fn save(disk: &Disk, path: &Path, value: &impl Serialize) -> io::Result<()> 
 
 /// The text of one session in a snapshot, not indented.
 pub fn session_text(session: &Session) -> io::Result<Vec<u8>> {
-    text(&SessionRow::from(session))
+    text(&SessionBody::from(session))
 }
 
 /// The text of a snapshot.

@@ -294,7 +294,7 @@ mod tests {
 
     fn labelled(name: &str, length: usize) -> Arc<Session> {
         let mut session = new_session(name);
-        session.metadata.insert("label".to_owned(), "é\n".repeat(length / 2));
+        session.metadata = std::sync::Arc::new([("label".to_owned(), "é\n".repeat(length / 2))].into());
         Arc::new(session)
     }
 

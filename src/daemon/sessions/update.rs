@@ -176,7 +176,7 @@ fn merged(
     session: &Session,
     changes: &BTreeMap<String, Option<String>>,
 ) -> Result<Option<BTreeMap<String, String>>, DaemonError> {
-    let mut labels = session.metadata.clone();
+    let mut labels = (*session.metadata).clone();
     for (key, value) in changes {
         match value {
             Some(value) => labels.insert(key.clone(), value.clone()),
@@ -189,5 +189,5 @@ fn merged(
             "metadata has {bytes} bytes of keys and values then; at most {MAX_LABEL_BYTES} are kept."
         )));
     }
-    Ok((labels != session.metadata).then_some(labels))
+    Ok((labels != *session.metadata).then_some(labels))
 }

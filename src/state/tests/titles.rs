@@ -23,7 +23,7 @@ fn session_has_what_was_updated_last_and_keeps_the_rest() {
     let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!((session.title.as_deref(), session.archived), (Some("second"), true));
     assert_eq!(session.model.as_deref(), Some("another"));
-    assert_eq!(session.metadata, [("c".to_owned(), "d".to_owned())].into());
+    assert_eq!(*session.metadata, [("c".to_owned(), "d".to_owned())].into());
     assert_eq!(session.updated_at, "T5".into());
     let other = state.sessions.get(&"z".into()).unwrap();
     assert_eq!((other.title.as_deref(), other.archived, &other.updated_at), (None, false, &"T0".into()));
