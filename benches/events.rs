@@ -75,7 +75,7 @@ fn main() {
             let directory = tempfile::tempdir().unwrap();
             sessions(directory.path(), 10_000);
             full_log(directory.path());
-            // The first start reads files of an earlier version, and reports what the log lacks.
+            // The first start reads files of an earlier version.
             let daemon = Daemon::start_in(directory);
             daemon.wait_ready();
             daemon.wait_idle();
@@ -108,7 +108,11 @@ fn bursts(runs: usize, clients: usize, deltas: usize, prepare: impl Fn(&Path)) -
         .map(|_| {
             let directory = tempfile::tempdir().unwrap();
             prepare(directory.path());
+            // The first start reads files of an earlier version.
             let daemon = Daemon::start_in(directory);
+            daemon.wait_ready();
+            daemon.wait_idle();
+            let daemon = Daemon::start_in(stop(daemon));
             daemon.wait_ready();
             // Exclude the initial scan of a full log from the cost of an event.
             daemon.wait_idle();

@@ -198,8 +198,7 @@ pub fn log(data: &[u8], directory: &Path) {
     let before = journal.log().bounds();
     assert!(old.last().is_none_or(|last| *last <= before.latest), "{old:?} {before:?}");
 
-    let entry =
-        Entry { level: "info", event_type: "test.event", message: "added", detail: Some("{\"a\":1}") };
+    let entry = Entry::new("info", "test.event", "added", Some("{\"a\":1}"));
     let mut added = Vec::new();
     for _ in 0..2 {
         let lines = journal.append("2026-01-02T03:04:05.678Z", [entry; 2].into_iter());

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::codex::process::exit::Exit;
-use crate::codex::protocol::notifications::Delta;
+use crate::codex::protocol::delta::Delta;
 use crate::codex::rpc::outline::Outline;
 
 /// How a connection ended.
@@ -94,7 +94,12 @@ pub enum AppServerEvent<'a> {
         params: &'a str,
     },
     /// The notification [`AGENT_MESSAGE_DELTA`](crate::codex::protocol::notifications::AGENT_MESSAGE_DELTA).
-    MessageDelta(Delta<'a>),
+    MessageDelta {
+        /// The message.
+        line: &'a Bytes,
+        /// Its parameters, which borrow from it.
+        delta: Delta<'a>,
+    },
     /// A request that the app-server expects a response to.
     Request {
         /// Its ID, for the response.
@@ -166,7 +171,7 @@ pub struct Backlog {
 }
 
 /// Readers wait while the backlog is larger than this.
-const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BACKLOG_BYTES: usize = 2 * 1024 * 1024;
 
 impl Backlog {
     /// An empty backlog.

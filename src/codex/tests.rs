@@ -50,7 +50,7 @@ impl Listener for RecordingListener {
     fn on_event(&mut self, event: AppServerEvent<'_>) {
         self.held_back.push(match event {
             AppServerEvent::Notification { method, params } => format!("{method} {params}"),
-            AppServerEvent::MessageDelta(delta) => format!("delta {}", delta.delta),
+            AppServerEvent::MessageDelta { delta, .. } => format!("delta {}", delta.delta),
             AppServerEvent::Request { id, method, params } => format!("request {id} {method} {params}"),
             AppServerEvent::InvalidMessage { reason, bytes } => {
                 format!("invalid message of {bytes} bytes: {reason}")

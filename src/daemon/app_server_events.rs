@@ -230,10 +230,11 @@ impl Listener for EventHandler {
                 }
                 return self.end_requests(method, params);
             }
-            AppServerEvent::MessageDelta(delta) => {
-                self.note_thread(delta.thread_id.get().trim_matches('"'));
+            AppServerEvent::MessageDelta { line, delta } => {
+                let thread_id = delta.thread_id.strip_prefix('"').and_then(|id| id.strip_suffix('"'));
+                self.note_thread(thread_id.unwrap_or_default());
                 self.to.codex.handle_notification(self.generation, notifications::AGENT_MESSAGE_DELTA, "");
-                return self.new_events.push(notification_events::message_delta(&delta));
+                return self.new_events.push(notification_events::message_delta(line, &delta));
             }
             AppServerEvent::Request { id, method, params } => {
                 self.note_activity(params);

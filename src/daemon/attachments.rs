@@ -109,25 +109,26 @@ impl Attachments {
 
     /// Replaces long data URLs of an event by references; data that cannot be stored stays in the event.
     pub(crate) fn store_in_event(&self, event: &mut NewEvent) {
-        let Some(json) = event.json.as_ref().filter(|json| json.len() >= MIN_URL_BYTES) else { return };
-        match &mut event.detail {
-            // The records have the input too.
-            EventDetail::Turn(TurnEvent::Queued { turn, .. }) => {
-                for value in &mut turn.input {
-                    each_text(value, &mut |text| {
-                        if let Some(reference) = self.store(text) {
-                            *text = reference;
-                        }
-                    });
-                }
-                *event = NewEvent::from(event.detail.clone());
+        if event.text_len() < MIN_URL_BYTES {
+            return;
+        }
+        // The records have the input of a queued turn too.
+        if let NewEvent::Other(other) = &mut *event
+            && let EventDetail::Turn(TurnEvent::Queued { turn, .. }) = &mut other.detail
+        {
+            for value in &mut turn.input {
+                each_text(value, &mut |text| {
+                    if let Some(reference) = self.store(text) {
+                        *text = reference;
+                    }
+                });
             }
-            EventDetail::Turn(TurnEvent::ItemRead { .. }) | EventDetail::Notification(_) => {
-                if let Some(json) = self.store_in_text(json) {
-                    event.json = Some(json);
-                }
-            }
-            _ => {}
+            *event = NewEvent::from(event.detail().clone());
+        } else if let EventDetail::Turn(TurnEvent::ItemRead { .. }) | EventDetail::Notification(_) =
+            event.detail()
+            && let Some(json) = event.json().and_then(|json| self.store_in_text(&json))
+        {
+            event.set_json(json);
         }
     }
 

@@ -181,7 +181,7 @@ async fn recovery_rebuilds_a_truncated_state_file() {
                 continue;
             }
             assert_eq!(fs::read(path.with_extension("json.bad")).unwrap(), whole[..cut], "{case}");
-            assert!(opened.notices.iter().any(|notice| notice.message.contains(name)), "{case}");
+            assert!(opened.notices.iter().any(|notice| notice.message().contains(name)), "{case}");
         }
     }
 }

@@ -9,10 +9,31 @@ pub struct Entry<'a> {
     pub level: &'a str,
     /// The event type.
     pub event_type: &'a str,
-    /// The message, one sentence.
-    pub message: &'a str,
-    /// The text of a JSON object; `None` is written as `null`.
-    pub detail: Option<&'a str>,
+    /// The message, one sentence, in parts; UTF-8.
+    pub message: [&'a [u8]; MESSAGE_PARTS],
+    /// The text of a JSON value, in parts.
+    pub detail: [&'a [u8]; DETAIL_PARTS],
+}
+
+/// How many parts a message has; unused ones are empty.
+pub const MESSAGE_PARTS: usize = 4;
+/// How many parts a detail has; unused ones are empty.
+pub const DETAIL_PARTS: usize = 9;
+
+impl<'a> Entry<'a> {
+    /// An entry whose texts are not in parts; `detail` is the text of a JSON object, and `None` is written as `null`.
+    pub fn new(level: &'a str, event_type: &'a str, message: &'a str, detail: Option<&'a str>) -> Self {
+        let (mut message_parts, mut detail_parts) = ([&[][..]; MESSAGE_PARTS], [&[][..]; DETAIL_PARTS]);
+        message_parts[0] = message.as_bytes();
+        detail_parts[0] = detail.unwrap_or("null").as_bytes();
+        Self { level, event_type, message: message_parts, detail: detail_parts }
+    }
+
+    /// About how many bytes its line takes in memory.
+    fn len(&self) -> usize {
+        let parts = self.message.iter().chain(&self.detail);
+        parts.map(|part| part.len()).sum::<usize>() + MAX_OTHER_BYTES
+    }
 }
 
 /// The highest number that is plausible without other evidence: JSON readers count exactly up to it.
@@ -25,11 +46,14 @@ const MESSAGE_TAIL: &[u8] = b"}\n";
 /// The text of one event, in the WebSocket frame that clients get.
 ///
 /// A server sends unmasked frames (RFC 6455 section 5.1), so every client gets the same bytes. Cloning shares them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Line {
     /// The event's number.
     pub seq: u64,
-    frame: Bytes,
+    /// Its frame and those of the lines after it that were rendered with it.
+    frames: Bytes,
+    /// The length of its frame.
+    length: usize,
     /// The length of the frame's header.
     header: u8,
 }
@@ -45,17 +69,31 @@ impl Line {
         push_on_one_line(&mut frame, json);
         frame.extend_from_slice(MESSAGE_TAIL);
         let header = set_header(&mut frame, 0);
-        Self { seq, frame: frame.into(), header }
+        Self { seq, length: frame.len(), frames: frame.into(), header }
     }
 
-    /// The WebSocket frame of the message.
-    pub fn into_websocket_frame(self) -> Bytes {
-        self.frame
+    /// The WebSocket frames of messages, as few pieces of memory as possible.
+    pub fn into_websocket_frames(lines: Vec<Self>) -> impl Iterator<Item = Bytes> {
+        let mut lines = lines.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let Self { frames, mut length, .. } = lines.next()?;
+            while let Some(next) = lines.next_if(|next| next.continues(&frames, length)) {
+                length += next.length;
+            }
+            Some(frames.slice(..length))
+        })
+    }
+
+    /// Whether its frame is in `frames` after `length` bytes.
+    fn continues(&self, frames: &Bytes, length: usize) -> bool {
+        frames.get(length..).is_some_and(|rest| {
+            std::ptr::eq(rest.as_ptr(), self.frames.as_ptr()) && rest.len() >= self.length
+        })
     }
 
     /// The message that clients get: `{"type":"event","event":…}` and a newline.
     pub fn message(&self) -> &[u8] {
-        &self.frame[usize::from(self.header)..]
+        &self.frames[usize::from(self.header)..self.length]
     }
 
     /// The event as it is in the log, without a newline.
@@ -75,7 +113,7 @@ impl Line {
 
     /// How many bytes the frame takes.
     pub fn len(&self) -> usize {
-        self.frame.len()
+        self.length
     }
 
     /// Always false: a frame has at least its braces.
@@ -123,31 +161,41 @@ fn set_header(frames: &mut Vec<u8>, start: usize) -> u8 {
     size as u8
 }
 
-/// Renders a batch of lines into one block of memory.
+/// Renders a batch of lines into blocks of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    frames: Vec<u8>,
-    /// Number, length of the header, and end of each line.
+    lines: Vec<Line>,
+    /// The frames that are not in `lines` yet.
+    block: Vec<u8>,
+    /// Number, length of the header, and end of each of them.
     ends: Vec<(u64, u8, usize)>,
+    /// About how many bytes the lines take that are not rendered yet.
+    bytes: usize,
 }
 
 /// What a line has besides its texts, at most.
 const MAX_OTHER_BYTES: usize = 200;
 
+/// How large the blocks of a long batch are. Blocks of one size leave no gaps between them when they are freed one by one,
+/// and what a client has not read yet does not hold much more memory than it has bytes.
+const BLOCK_BYTES: usize = 64 * 1024;
+
 impl Batch {
-    /// An empty batch with the memory for these lines, unless much of their texts is escaped.
+    /// An empty batch for these lines.
     pub(crate) fn for_entries<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Self {
-        let (mut count, mut bytes) = (0, 0);
-        for entry in entries {
-            count += 1;
-            bytes += entry.message.len() + entry.detail.map_or(0, str::len) + MAX_OTHER_BYTES;
-        }
-        Self { frames: Vec::with_capacity(bytes), ends: Vec::with_capacity(count) }
+        let (count, bytes) = entries.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.len()));
+        Self { lines: Vec::with_capacity(count), block: Vec::new(), ends: Vec::new(), bytes }
     }
 
     /// Renders one line; `at` is its time as RFC 3339.
     pub(crate) fn push(&mut self, seq: u64, at: &str, entry: Entry<'_>) {
-        let out = &mut self.frames;
+        let bytes = entry.len();
+        if self.block.len() + bytes > self.block.capacity() {
+            self.finish_block();
+            self.block = Vec::with_capacity(self.bytes.min(BLOCK_BYTES).max(bytes));
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let out = &mut self.block;
         let start = out.len();
         out.extend_from_slice(&[0; USUAL_HEADER_BYTES]);
         out.extend_from_slice(MESSAGE_HEAD);
@@ -159,26 +207,39 @@ impl Batch {
         out.extend_from_slice(entry.level.as_bytes());
         out.extend_from_slice(b"\",\"type\":\"");
         out.extend_from_slice(entry.event_type.as_bytes());
-        out.extend_from_slice(b"\",\"message\":");
-        push_string(out, entry.message);
-        out.extend_from_slice(b",\"detail\":");
-        push_on_one_line(out, entry.detail.unwrap_or("null").as_bytes());
+        out.extend_from_slice(b"\",\"message\":\"");
+        for part in entry.message {
+            push_escaped(out, part);
+        }
+        out.extend_from_slice(b"\",\"detail\":");
+        for part in entry.detail {
+            out.extend_from_slice(part);
+        }
         out.extend_from_slice(b"}");
+        // Once for all parts, because most lines have none of these characters.
+        if memchr::memchr2(0xC2, 0xE2, &out[start..]).is_some() {
+            let text = out.split_off(start);
+            push_on_one_line(out, &text);
+        }
         out.extend_from_slice(MESSAGE_TAIL);
         let header = set_header(out, start);
         self.ends.push((seq, header, out.len()));
     }
 
-    /// The rendered lines, which all share one block.
-    pub(crate) fn finish(self) -> Vec<Line> {
-        let frames = Bytes::from(self.frames);
+    fn finish_block(&mut self) {
+        let frames = Bytes::from(std::mem::take(&mut self.block));
         let mut start = 0;
-        let line = |(seq, header, end)| {
-            let frame = frames.slice(start..end);
+        self.lines.extend(self.ends.drain(..).map(|(seq, header, end)| {
+            let line = Line { seq, frames: frames.slice(start..), length: end - start, header };
             start = end;
-            Line { seq, frame, header }
-        };
-        self.ends.into_iter().map(line).collect()
+            line
+        }));
+    }
+
+    /// The rendered lines.
+    pub(crate) fn finish(mut self) -> Vec<Line> {
+        self.finish_block();
+        self.lines
     }
 }
 
@@ -204,16 +265,16 @@ fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-fn push_string(out: &mut Vec<u8>, text: &str) {
-    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-    if plain {
-        out.push(b'"');
-        push_on_one_line(out, text.as_bytes());
-        out.push(b'"');
-    } else {
-        // A `Value` always renders, and `Display` gives its compact text.
-        push_on_one_line(out, serde_json::Value::from(text).to_string().as_bytes());
+/// Appends a part of a JSON string.
+fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    // Without an early end, which the compiler turns into a few vector instructions.
+    let is_special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if !text.iter().fold(false, |found, &byte| found | is_special(byte)) {
+        return out.extend_from_slice(text);
     }
+    // A `Value` always renders, and `Display` gives its compact text.
+    let quoted = serde_json::Value::from(String::from_utf8_lossy(text)).to_string();
+    out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
 }
 
 /// Appends JSON text, with every character escaped that line readers treat as a line break: U+0085 (Python), U+2028 and
@@ -247,7 +308,7 @@ mod tests {
             let detail = format!("\"{}\"", "x".repeat(detail_bytes));
             let mut batch = Batch::default();
             for seq in 1..4 {
-                batch.push(seq, "", Entry { level: "", event_type: "", message: "", detail: Some(&detail) });
+                batch.push(seq, "", Entry::new("", "", "", Some(&detail)));
             }
             for line in batch.finish() {
                 let message = line.message().to_vec();
@@ -262,10 +323,76 @@ mod tests {
                     _ => frame.extend([&[127][..], &(length as u64).to_be_bytes()].concat()),
                 }
                 frame.extend(message);
-                assert_eq!(Line::from_json(line.seq, line.json()).into_websocket_frame(), frame);
-                assert_eq!(line.into_websocket_frame(), frame);
+                let read = Line::from_json(line.seq, line.json());
+                for line in [read, line] {
+                    assert_eq!(Line::into_websocket_frames(vec![line]).collect::<Vec<_>>(), [&frame[..]]);
+                }
             }
         }
+    }
+
+    #[test]
+    fn frames_of_neighbours_are_one_piece_and_others_are_not() {
+        let batch = |seqs: std::ops::Range<u64>| {
+            let entries = seqs.clone().map(|_| Entry::new("", "", "x", None));
+            let mut batch = Batch::for_entries(entries.clone());
+            for (seq, entry) in seqs.zip(entries) {
+                batch.push(seq, "", entry);
+            }
+            batch.finish()
+        };
+        let mut lines = [batch(1..4), batch(4..6)].concat();
+        let frame = |line: &Line| Line::into_websocket_frames(vec![line.clone()]).next().unwrap();
+        let frames: Vec<Bytes> = lines.iter().map(frame).collect();
+        let pieces: Vec<Bytes> = Line::into_websocket_frames(lines.clone()).collect();
+        assert_eq!(pieces, [frames[..3].concat(), frames[3..].concat()]);
+        // As a filter leaves them.
+        lines.remove(1);
+        let pieces: Vec<Bytes> = Line::into_websocket_frames(lines).collect();
+        assert_eq!(pieces, [&frames[0][..], &frames[2], &frames[3..].concat()]);
+    }
+
+    #[test]
+    fn long_batch_has_blocks_of_one_size_and_every_line() {
+        let message = "x".repeat(1000);
+        let entries = (0..1000).map(|_| Entry::new("info", "a.b", &message, None));
+        let mut batch = Batch::for_entries(entries.clone());
+        for (seq, entry) in entries.enumerate() {
+            batch.push(seq as u64, "", entry);
+        }
+        let lines = batch.finish();
+        assert!(lines.iter().map(|line| line.seq).eq(0..1000));
+        let frames: Vec<u8> = lines
+            .iter()
+            .flat_map(|line| {
+                let (header, size) = websocket_header(line.message().len());
+                [&header[..size], line.message()].concat()
+            })
+            .collect();
+        let pieces: Vec<Bytes> = Line::into_websocket_frames(lines).collect();
+        assert_eq!(pieces.concat(), frames);
+        let (last, whole) = pieces.split_last().unwrap();
+        assert!(last.len() <= BLOCK_BYTES);
+        assert!(whole.iter().all(|piece| (BLOCK_BYTES - 1500..=BLOCK_BYTES).contains(&piece.len())));
+    }
+
+    #[test]
+    fn texts_in_parts_are_one_text() {
+        let whole = Entry::new("info", "a.b", "say \"é\"\n", Some("{\"a\":1}"));
+        let mut parts = Entry::new("info", "a.b", "say ", Some("{\"a\":"));
+        (parts.message[1], parts.message[3]) = ("\"é\"".as_bytes(), b"\n");
+        parts.detail[8] = b"1}";
+        let mut batch = Batch::default();
+        for entry in [whole, parts] {
+            batch.push(1, "", entry);
+        }
+        let lines = batch.finish();
+        assert_eq!(lines[0].json(), lines[1].json());
+        let event: serde_json::Value = serde_json::from_slice(lines[1].json()).unwrap();
+        assert_eq!(
+            (&event["message"], &event["detail"]),
+            (&"say \"é\"\n".into(), &serde_json::json!({"a": 1}))
+        );
     }
 
     #[test]
@@ -279,7 +406,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
 
         let mut batch = Batch::default();
-        let entry = Entry { level: "info", event_type: "a.b", message: text, detail: Some(&json) };
+        let entry = Entry::new("info", "a.b", text, Some(&json));
         batch.push(1, "2026-01-02T03:04:05.678Z", entry);
         let written = batch.finish().remove(0);
         let old = format!("{{\"seq\":1,\"message\":{json}}}");

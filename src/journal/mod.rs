@@ -34,7 +34,7 @@ pub(crate) use self::{
 pub use backup::{CopiedLog, copy};
 pub use cursor::{Bounds, Cursor, CursorExpired, InvalidCursor};
 pub use damage::{Damage, Hole};
-pub use line::{Entry, Line, push_on_one_line, websocket_header};
+pub use line::{DETAIL_PARTS, Entry, Line, MESSAGE_PARTS, push_on_one_line, websocket_header};
 pub use log::Log;
 pub use metrics::LogMetrics;
 pub use open::{Known, Notice, OpenFailure, Opened};

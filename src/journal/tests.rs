@@ -23,7 +23,7 @@ fn open(directory: &Path) -> Journal {
 }
 
 fn entry(message: &str) -> Entry<'_> {
-    Entry { level: "info", event_type: "test.event", message, detail: Some("{\"a\":1}") }
+    Entry::new("info", "test.event", message, Some("{\"a\":1}"))
 }
 
 pub(super) fn append(journal: &mut Journal, messages: &[&str]) {

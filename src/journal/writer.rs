@@ -22,6 +22,8 @@ const MAX_RESERVED_BLOCK: u64 = 8 * MIN_RESERVED_BLOCK;
 
 /// How much is written with one system call; the memory for more is returned to the system after each use, which takes longer.
 const WRITE_BYTES: usize = 32 * 1024;
+/// A longer line is written without being copied.
+const LONG_LINE_BYTES: usize = 8 * WRITE_BYTES;
 /// The name of a file that could not be synced and whose lines are all in another one.
 const UNSYNCED_FILE: &str = "events.unsynced";
 
@@ -147,7 +149,13 @@ impl Journal {
         }
         let mut text = Vec::with_capacity(bytes.min(2 * WRITE_BYTES));
         for (index, line) in lines.iter().enumerate() {
-            text.extend_from_slice(line.json());
+            if line.len() > LONG_LINE_BYTES {
+                self.disk.write_all(&self.file, &text).map_err(in_place)?;
+                self.disk.write_all(&self.file, line.json()).map_err(in_place)?;
+                text.clear();
+            } else {
+                text.extend_from_slice(line.json());
+            }
             text.push(b'\n');
             if text.len() >= WRITE_BYTES || index + 1 == lines.len() {
                 self.disk.write_all(&self.file, &text).map_err(in_place)?;

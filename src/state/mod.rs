@@ -8,6 +8,7 @@
 mod answers;
 mod compact;
 mod daemon;
+mod delta_text;
 mod descendants;
 mod earlier_registry;
 mod event;
@@ -44,6 +45,7 @@ mod usage_limits;
 pub use answers::{Answers, IdempotencyKey, StoredResponse};
 pub use compact::JsonText;
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
+pub use delta_text::{DeltaText, unescaped};
 pub use descendants::{Descendants, Root};
 pub use event::Event;
 pub use event_filter::EventFilter;

@@ -448,8 +448,8 @@ proptest! {
     fn event_text_holds_the_whole_change((name, detail) in any_event()) {
         let read = EventDetail::read(name, &detail).unwrap();
         if !matches!(read, EventDetail::Notification(NotificationEvent::Other(_) | NotificationEvent::MessageDelta {})) {
-            let written = NewEvent::new(read.clone()).json;
-            let written = written.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+            let written = NewEvent::new(read.clone());
+            let written = written.json().map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
             prop_assert_eq!(EventDetail::read(name, &written), Some(read));
         }
     }

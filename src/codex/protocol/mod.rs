@@ -11,6 +11,7 @@ pub mod account;
 pub mod calls;
 pub mod config;
 pub mod decisions;
+pub mod delta;
 pub mod environment;
 pub mod errors;
 pub mod items;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::delta::Delta;
 use crate::ids::{ThreadId, TurnId};
 
 /// A turn met an error.
@@ -265,45 +266,6 @@ pub struct TurnPlan {
     pub explanation: Value,
     /// Its steps.
     pub plan: Value,
-}
-
-/// The parameters of a delta; the texts are exactly as they came.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delta<'a> {
-    /// The piece of text.
-    #[serde(borrow)]
-    pub delta: &'a RawValue,
-    /// The item.
-    #[serde(borrow)]
-    pub item_id: &'a RawValue,
-    /// The thread.
-    #[serde(borrow)]
-    pub thread_id: &'a RawValue,
-    /// The turn.
-    #[serde(borrow)]
-    pub turn_id: &'a RawValue,
-}
-
-impl<'a> Delta<'a> {
-    /// Reads a whole message that is an [`AGENT_MESSAGE_DELTA`]; `None` for every other one, and for one that is not as
-    /// expected.
-    ///
-    /// Nearly all messages are these, and [`wire`](crate::codex::rpc::wire) would read their parameters twice.
-    pub fn of_agent_message(message: &'a [u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Envelope<'a> {
-            #[serde(borrow)]
-            params: Delta<'a>,
-        }
-        const HEAD: &[u8] = b"{\"method\":\"item/agentMessage/delta\",\"params\":";
-        if !message.starts_with(HEAD) {
-            return None;
-        }
-        let Envelope { params } = read(std::str::from_utf8(message).ok()?)?;
-        let Delta { delta, item_id: _, thread_id, turn_id } = &params;
-        [delta, thread_id, turn_id].iter().all(|text| text.get().starts_with('"')).then_some(params)
-    }
 }
 
 /// The parameters of [`ERROR`].

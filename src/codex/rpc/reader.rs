@@ -13,7 +13,7 @@ use super::outline::{Outline, Scanner};
 use super::pending::Pending;
 use super::wire::{self, Message};
 use crate::codex::listener::{AppServerEvent, Backlog, Listener};
-use crate::codex::protocol::notifications::Delta;
+use crate::codex::protocol::delta::Delta;
 use crate::codex::redact::redact;
 
 /// How much is read at once: the size of a pipe.
@@ -61,13 +61,13 @@ impl<L: Listener> MessageReader<L> {
     }
 
     /// Handles one message; an empty line is ignored.
-    pub(crate) fn message(&mut self, line: &[u8]) {
+    pub(crate) fn message(&mut self, line: &Bytes) {
+        if let Some(delta) = Delta::of_agent_message(line) {
+            return self.listener.on_event(AppServerEvent::MessageDelta { line, delta });
+        }
         let line = line.trim_ascii();
         if line.is_empty() {
             return;
-        }
-        if let Some(delta) = Delta::of_agent_message(line) {
-            return self.listener.on_event(AppServerEvent::MessageDelta(delta));
         }
         match wire::decode(line) {
             Ok(Message::Notification { method, params }) => {
@@ -98,7 +98,7 @@ impl<L: Listener> MessageReader<L> {
     }
 
     /// Handles a complete message of any length; longer ones than `cap` bytes are skipped unless a call awaits them.
-    pub(crate) fn message_within(&mut self, line: &[u8], cap: usize) {
+    pub(crate) fn message_within(&mut self, line: &Bytes, cap: usize) {
         if line.len() <= cap {
             return self.message(line);
         }
@@ -146,12 +146,12 @@ impl<L: Listener> MessageReader<L> {
     /// Reads lines until the stream ends; lines longer than `cap` bytes are skipped.
     pub(crate) async fn read_lines(&mut self, mut stream: impl AsyncRead + Unpin, cap: usize) -> StreamEnd {
         let mut lines = Lines::new(cap);
+        let mut buffer = BytesMut::with_capacity(READ_BLOCK_BYTES);
         loop {
-            let mut block = BytesMut::with_capacity(READ_BLOCK_BYTES);
-            let end = match stream.read_buf(&mut block).await {
+            let end = match stream.read_buf(&mut buffer).await {
                 Ok(0) => StreamEnd::new("stdout.end", "its stdout ended"),
                 Ok(_) => {
-                    let block = block.freeze();
+                    let block = take_block(&mut buffer);
                     lines.take(&block, self);
                     self.emit(AppServerEvent::Stdout(block));
                     self.wait_for_capacity().await;
@@ -168,6 +168,17 @@ impl<L: Listener> Drop for MessageReader<L> {
     fn drop(&mut self) {
         self.close("its reader was dropped");
     }
+}
+
+/// Takes what was read out of a buffer of [`READ_BLOCK_BYTES`]; a block that waits to be recorded does not hold much more
+/// memory than it has bytes.
+fn take_block(buffer: &mut BytesMut) -> Bytes {
+    if buffer.len() >= READ_BLOCK_BYTES / 2 {
+        return std::mem::replace(buffer, BytesMut::with_capacity(READ_BLOCK_BYTES)).freeze();
+    }
+    let block = Bytes::copy_from_slice(buffer);
+    buffer.clear();
+    block
 }
 
 /// Splits a stream of blocks into lines.
@@ -192,7 +203,7 @@ impl Lines {
             let (line, after) = (&rest[..newline], &rest[newline + 1..]);
             rest = after;
             if self.skipping.is_none() && self.partial.is_empty() && line.len() <= self.cap {
-                reader.message(line);
+                reader.message(&block.slice_ref(line));
             } else {
                 self.add(line, reader);
                 self.end_line(reader);
@@ -230,7 +241,7 @@ impl Lines {
         self.limit = self.cap;
         match self.skipping.take() {
             Some((scanner, bytes)) => reader.skipped(bytes, self.cap, &scanner.finish()),
-            None => reader.message(&std::mem::take(&mut self.partial)),
+            None => reader.message(&std::mem::take(&mut self.partial).into()),
         }
     }
 
@@ -243,5 +254,23 @@ impl Lines {
         }
         reader.close(&end.message);
         end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_block_does_not_take_the_buffer_and_a_long_one_is_not_copied() {
+        let mut buffer = BytesMut::with_capacity(READ_BLOCK_BYTES);
+        let memory = buffer.as_ptr();
+        buffer.extend_from_slice(b"short");
+        assert_eq!(take_block(&mut buffer), "short");
+        let long = [b'x'; READ_BLOCK_BYTES / 2];
+        buffer.extend_from_slice(&long);
+        let block = take_block(&mut buffer);
+        assert_eq!((&block[..], block.as_ptr()), (&long[..], memory));
+        assert!(buffer.is_empty() && buffer.capacity() >= READ_BLOCK_BYTES);
     }
 }

@@ -107,7 +107,7 @@ pub(crate) async fn read<L: Listener>(
 ) -> StreamEnd {
     let end = loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => reader.message_within(text.as_bytes(), cap),
+            Some(Ok(Message::Text(text))) => reader.message_within(&text.into(), cap),
             Some(Ok(Message::Binary(bytes))) => reader.message_within(&bytes, cap),
             Some(Ok(Message::Close(frame))) => {
                 let code = frame.map_or_else(String::new, |frame| format!(" with code {}", frame.code));

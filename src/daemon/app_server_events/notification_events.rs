@@ -1,13 +1,15 @@
 //! The notifications of the app-server, as events.
 
+use bytes::Bytes;
+use memchr::{memchr, memchr2};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use crate::codex::protocol::delta::Delta;
 use crate::codex::protocol::notifications::{
-    self, CHANGING_RECORDS, Delta, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff,
-    TurnError, TurnParams, TurnPlan,
+    self, CHANGING_RECORDS, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff, TurnError,
+    TurnParams, TurnPlan,
 };
-use crate::state::{NewEvent, NotificationEvent, PassedThrough, preview};
+use crate::state::{DeltaText, NewEvent, NotificationEvent, PassedThrough, preview, unescaped};
 
 /// The event of a notification; one that lacks what its event needs passes through like an unknown one.
 pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
@@ -58,66 +60,75 @@ pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
 /// The event of a notification without a separate event type.
 fn passed_through(method: &str, params: &str) -> NewEvent {
     let message = format!("App-server notification {method}.");
-    let json = format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
+    let method_json = Value::from(method).to_string();
+    // One piece of memory: the parameters can have many MB.
+    let mut json = String::with_capacity(method_json.len() + params.len() + 40);
+    json.extend(["{\"notificationMethod\":", &method_json, ",\"params\":"]);
+    push_compact(&mut json, params);
+    json.push('}');
     // These are rare enough to be read.
-    let detail = CHANGING_RECORDS.contains(&method).then(|| serde_json::from_str(&json).ok()).flatten();
-    let change = detail.map_or(PassedThrough::Nothing, |detail| PassedThrough::read(&detail));
+    let params = CHANGING_RECORDS.contains(&method).then(|| serde_json::from_str(params).ok()).flatten();
+    let change = params.map_or(PassedThrough::Nothing, |params| PassedThrough::of(method, params));
     NewEvent::with_text(NotificationEvent::Other(change), message, json)
 }
 
-/// JSON without the space between its parts: an event is one line, and filters know its text without spaces.
-fn compact(json: &str) -> String {
-    let (mut in_string, mut escaped) = (false, false);
-    let is_part = |&part: &char| {
-        let is_space = !in_string && part.is_ascii_whitespace();
-        in_string ^= part == '"' && !escaped;
-        escaped = in_string && part == '\\' && !escaped;
-        !is_space
-    };
-    json.chars().filter(is_part).collect()
+/// Appends JSON without the space between its parts: an event is one line, and filters know its text without spaces.
+fn push_compact(out: &mut String, json: &str) {
+    let mut rest = json;
+    while !rest.is_empty() {
+        let (between, string) = rest.split_at(memchr(b'"', rest.as_bytes()).unwrap_or(rest.len()));
+        out.extend(between.chars().filter(|part| !part.is_ascii_whitespace()));
+        let (string, after) = string.split_at(string_len(string.as_bytes()));
+        out.push_str(string);
+        rest = after;
+    }
+}
+
+/// The length of the JSON string with its quotes at the beginning of a text.
+fn string_len(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        if text[at + found] == b'"' {
+            return at + found + 1;
+        }
+        at += found + 2;
+    }
+    text.len()
 }
 
 /// The detail of a delta's event; the texts go into it exactly as they came.
 fn delta_detail(delta: &Delta<'_>) -> String {
     let parts = [
         "{\"delta\":",
-        delta.delta.get(),
+        delta.delta,
         ",\"itemId\":",
-        delta.item_id.get(),
+        delta.item_id,
         ",\"threadId\":",
-        delta.thread_id.get(),
+        delta.thread_id,
         ",\"turnId\":",
-        delta.turn_id.get(),
+        delta.turn_id,
         "}",
     ];
     parts.concat()
 }
 
-/// The event of a piece of an answer.
-pub(crate) fn message_delta(delta: &Delta<'_>) -> NewEvent {
-    let event = try_message_delta(delta);
-    event.unwrap_or_else(|| passed_through(notifications::AGENT_MESSAGE_DELTA, &delta_detail(delta)))
+/// The event of a piece of an answer, which was read from `line`.
+pub(crate) fn message_delta(line: &Bytes, delta: &Delta<'_>) -> NewEvent {
+    let event = DeltaText::new(line, delta).map(NewEvent::Delta);
+    event
+        .or_else(|| try_message_delta(delta))
+        .unwrap_or_else(|| passed_through(notifications::AGENT_MESSAGE_DELTA, &delta_detail(delta)))
 }
 
 fn try_message_delta(delta: &Delta<'_>) -> Option<NewEvent> {
-    let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
-    let message =
-        ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();
+    let (turn_id, text) = (unescaped(delta.turn_id)?, unescaped(delta.delta)?);
+    let message = format!("App-server emitted delta for turn {turn_id}: {}", preview(&text));
     Some(NewEvent::with_text(NotificationEvent::MessageDelta {}, message, delta_detail(delta)))
 }
 
 fn plan_delta(delta: &Delta<'_>) -> Option<NewEvent> {
-    let message = format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?);
+    let message = format!("App-server emitted plan delta for turn {}.", unescaped(delta.turn_id)?);
     Some(NewEvent::with_text(NotificationEvent::PlanDelta {}, message, delta_detail(delta)))
-}
-
-/// A JSON string's text, without a copy when nothing in it is escaped.
-fn text(raw: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
-    let quoted = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if quoted.contains('\\') {
-        return serde_json::from_str::<String>(raw.get()).ok().map(Into::into);
-    }
-    Some(quoted.into())
 }
 
 #[cfg(test)]
@@ -128,7 +139,7 @@ mod tests {
 
     fn event(method: &str, params: Value) -> (NewEvent, Value) {
         let event = notification(method, &params.to_string());
-        let detail = event.json.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+        let detail = event.json().map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
         (event, detail)
     }
 
@@ -206,7 +217,7 @@ mod tests {
             ("thread/closed", Value::Null, "app-server.notification", vec!["notificationMethod", "params"]),
         ] {
             let (event, detail) = event(method, params.clone());
-            assert_eq!(event.detail.event_type(), event_type, "{method}");
+            assert_eq!(event.detail().event_type(), event_type, "{method}");
             for key in keys {
                 assert!(detail.get(key).is_some(), "{method} lacks {key}: {detail}");
             }
@@ -222,9 +233,28 @@ mod tests {
         let event = notification("brand/new", params);
         let compact = "{\"threadId\":\"t\",\"a b\":[1.50,\" \\\" \\\\\",{}]}";
         assert_eq!(
-            event.json.unwrap(),
+            event.json().unwrap(),
             format!("{{\"notificationMethod\":\"brand/new\",\"params\":{compact}}}")
         );
+    }
+
+    /// The event of a delta, which is not copied, is the one of the notification with its parameters.
+    #[test]
+    fn event_of_a_delta_has_the_texts_of_its_notification() {
+        let long = "a".repeat(200);
+        let texts = ["a", "", " a  b ", "é\u{1F600}", "a \"b\"\\\n", "\u{2028}", &long];
+        for (text, turn_id) in texts.into_iter().flat_map(|text| [(text, "u"), (text, "u\"")]) {
+            let params =
+                json!({"threadId": "t", "turnId": turn_id, "itemId": "i", "delta": text}).to_string();
+            let line = Bytes::from(format!("{{\"method\":\"item/agentMessage/delta\",\"params\":{params}}}"));
+            let delta = Delta::of_agent_message(&line).unwrap();
+            let event = message_delta(&line, &delta);
+            assert_eq!(matches!(event, NewEvent::Delta(_)), turn_id == "u");
+            let expected = notification(notifications::AGENT_MESSAGE_DELTA, &params);
+            assert!(matches!(expected, NewEvent::Other(_)));
+            assert_eq!((event.message(), event.json()), (expected.message(), expected.json()));
+            assert_eq!(event.detail(), expected.detail());
+        }
     }
 
     #[test]
@@ -233,6 +263,6 @@ mod tests {
         let params = json!({"threadId": "t", "turnId": "u", "itemId": "i", "delta": tricky});
         let (event, detail) = event("item/agentMessage/delta", params);
         assert_eq!(detail["delta"], tricky);
-        assert_eq!(event.message, "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}");
+        assert_eq!(event.message(), "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}");
     }
 }

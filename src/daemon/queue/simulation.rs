@@ -123,10 +123,9 @@ impl World {
     fn record(&mut self, new_events: Vec<NewEvent>) {
         for event in new_events {
             let (seq, at) = (self.log.len() as u64 + 1, Timestamp::from(self.now));
-            let detail =
-                event.json.as_deref().map_or(Value::Null, |json| serde_json::from_str(json).unwrap());
-            self.state.apply(seq, &at, &event.message, Some(&event.detail));
-            self.log.push((seq, at, event.detail.event_type().to_owned(), detail));
+            let detail = event.json().map_or(Value::Null, |json| serde_json::from_str(&json).unwrap());
+            self.state.apply(seq, &at, &event.message(), Some(event.detail()));
+            self.log.push((seq, at, event.detail().event_type().to_owned(), detail));
         }
     }
 
@@ -210,7 +209,7 @@ impl World {
                 let zoned = self.now.to_zoned(jiff::tz::TimeZone::UTC);
                 let holds =
                     super::usage_limit::reached(&self.state, thread_id, Some(&turn_id), &message, &zoned);
-                let new = holds.iter().filter_map(|event| match &event.detail {
+                let new = holds.iter().filter_map(|event| match event.detail() {
                     EventDetail::Turn(TurnEvent::Queued { queue_id, .. }) => Some(queue_id.clone()),
                     _ => None,
                 });

@@ -54,7 +54,7 @@ impl Input {
     /// The approximate memory of an input, in bytes.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Input::Events(new_events) => new_events.iter().map(event_weight).sum(),
+            Input::Events(new_events) => new_events.iter().map(NewEvent::memory).sum(),
             Input::Output(_, bytes) => bytes.len(),
             Input::Build(_)
             | Input::CaughtUp(_)
@@ -66,8 +66,4 @@ impl Input {
             | Input::Stop(_) => 0,
         }
     }
-}
-
-fn event_weight(event: &NewEvent) -> usize {
-    size_of::<NewEvent>() + event.message.len() + event.json.as_ref().map_or(0, String::len)
 }

@@ -131,7 +131,7 @@ impl Worker {
             self.recover(new_events);
             let was_failing = self.journal.failing().is_some();
             // Events after one that adds a descendant may be about that descendant, so its change is applied first.
-            let last = new_events.iter().position(|event| event.detail.may_add_descendant());
+            let last = new_events.iter().position(|event| event.detail().may_add_descendant());
             let later = last.map(|last| new_events.split_off(last + 1)).unwrap_or_default();
             let mut now = std::mem::replace(new_events, later);
             self.write(&mut now);
@@ -160,8 +160,9 @@ impl Worker {
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
             for (line, event) in lines.iter().zip(&*new_events) {
-                self.view.turn_metrics.note(&state, &at, &event.detail);
-                sessions_changed |= state.apply(line.seq, &at, &event.message, Some(&event.detail));
+                self.view.turn_metrics.note(&state, &at, event.detail());
+                sessions_changed |=
+                    state.apply(line.seq, &at, event.message_of_record(), Some(event.detail()));
             }
             // Publish under the same guard, so that records and recent events always match.
             self.journal.publish(lines);
@@ -226,18 +227,19 @@ impl Worker {
 ///
 /// Frequent events, and those whose message quotes a user or a model, are logged at the level `debug` by their type.
 fn log(seq: u64, event: &NewEvent) {
-    let event_type = event.detail.event_type();
+    let event_type = event.detail().event_type();
     // The messages of these events do not contain the turn's status; only their details do.
-    if let EventDetail::Notification(NotificationEvent::TurnCompleted { turn_id, status, .. }) = &event.detail
+    if let EventDetail::Notification(NotificationEvent::TurnCompleted { turn_id, status, .. }) =
+        event.detail()
         && status != values::TURN_COMPLETED
     {
         return tracing::warn!(seq, event_type, status, "App-server turn {turn_id} ended: {status}.");
     }
-    if !is_shown(&event.detail) {
+    if !is_shown(event.detail()) {
         return tracing::debug!(seq, event_type, "event");
     }
-    let message = &event.message;
-    match event.level {
+    let message = event.message();
+    match event.level() {
         Level::Info => tracing::info!(seq, event_type, "{message}"),
         Level::Warn => tracing::warn!(seq, event_type, "{message}"),
         Level::Error => tracing::error!(seq, event_type, "{message}"),
@@ -267,21 +269,23 @@ fn name_roots(state: &State, new_events: &mut [NewEvent]) {
     if state.descendants.is_empty() {
         return;
     }
-    for detail in new_events.iter_mut().filter_map(|event| event.json.as_mut()) {
-        let Some(thread_id) = notifications::thread_in_text(detail) else { continue };
-        let thread_id = ThreadId::new(thread_id);
+    for event in new_events {
+        let Some(json) = event.json() else { continue };
+        let Some(thread_id) = notifications::thread_in_text(&json).map(ThreadId::new) else { continue };
         let root = state.descendants.root(&thread_id, None).thread_id;
-        if root != thread_id && detail.pop() == Some('}') {
-            detail.push_str(&format!(",\"rootThreadId\":{}}}", serde_json::json!(root)));
+        if root != thread_id
+            && let Some(members) = json.strip_suffix('}')
+        {
+            let json = format!("{members},\"rootThreadId\":{}}}", serde_json::json!(root));
+            event.set_json(json);
         }
     }
 }
 
 fn entry(event: &NewEvent) -> Entry<'_> {
-    Entry {
-        level: event.level.as_str(),
-        event_type: event.detail.event_type(),
-        message: &event.message,
-        detail: event.json.as_deref(),
+    let (level, event_type) = (event.level().as_str(), event.detail().event_type());
+    match event {
+        NewEvent::Delta(text) => Entry { level, event_type, message: text.message(), detail: text.detail() },
+        NewEvent::Other(event) => Entry::new(level, event_type, event.message(), event.json()),
     }
 }

@@ -123,7 +123,7 @@ fn assert_durable(root: &Path, durable: &[SessionId], epoch: &str, reported: u64
         "{case}: {reported} was reported and the next is {}",
         bounds.latest + 1
     );
-    let unreadable = opened.notices.iter().find(|notice| notice.message.contains("could not be read"));
+    let unreadable = opened.notices.iter().find(|notice| notice.message().contains("could not be read"));
     assert!(unreadable.is_none(), "{case}: {unreadable:?}");
 }
 

@@ -33,7 +33,7 @@ impl Outgoing {
     /// Adds events; returns the number of bytes.
     pub(super) fn push_events(&mut self, lines: Vec<Line>) -> usize {
         let length = lines.iter().map(Line::len).sum();
-        self.parts.extend(lines.into_iter().map(Line::into_websocket_frame));
+        self.parts.extend(Line::into_websocket_frames(lines));
         length
     }
 

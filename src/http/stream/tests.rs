@@ -30,7 +30,7 @@ impl TestLog {
     }
 
     fn append(&mut self, event_type: &str) {
-        let entry = Entry { level: "info", event_type, message: "m", detail: None };
+        let entry = Entry::new("info", event_type, "m", None);
         let lines = self.journal.append("2026-01-02T03:04:05.678Z", std::iter::once(entry));
         self.journal.publish(lines);
     }

@@ -186,29 +186,34 @@ pub enum PassedThrough {
 
 impl PassedThrough {
     /// Reads the detail of an `app-server.notification`.
-    pub fn read(detail: &Value) -> Self {
-        Self::try_read(detail).unwrap_or_default()
+    pub fn read(mut detail: Value) -> Self {
+        let Some(params) = detail.get_mut("params").map(Value::take) else { return Self::Nothing };
+        detail["notificationMethod"].as_str().map_or(Self::Nothing, |method| Self::of(method, params))
     }
 
-    fn try_read(detail: &Value) -> Option<Self> {
-        let params = &detail["params"];
-        let text = |key: &str| params[key].as_str().map(str::to_owned);
-        let thread_id = || params["threadId"].as_str().map(ThreadId::new);
-        let turn_id = || params["turnId"].as_str().map(TurnId::new);
-        match detail["notificationMethod"].as_str()? {
+    /// What a notification with these parameters changes.
+    pub fn of(method: &str, params: Value) -> Self {
+        Self::try_of(method, params).unwrap_or_default()
+    }
+
+    fn try_of(method: &str, mut params: Value) -> Option<Self> {
+        // Not copied: an item can have many MB.
+        let mut take = |key: &str| params.get_mut(key).map(Value::take);
+        match method {
             notifications::ITEM_COMPLETED => Some(Self::ItemCompleted {
-                thread_id: thread_id()?,
-                turn_id: turn_id()?,
-                item: params.get("item")?.clone(),
+                item: take("item")?,
+                thread_id: ThreadId::new(params["threadId"].as_str()?),
+                turn_id: TurnId::new(params["turnId"].as_str()?),
             }),
-            notifications::RATE_LIMITS_UPDATED => Some(Self::RateLimits(params.get("rateLimits")?.clone())),
+            notifications::RATE_LIMITS_UPDATED => take("rateLimits").map(Self::RateLimits),
             notifications::ACCOUNT_UPDATED => {
+                let text = |key: &str| params[key].as_str().map(str::to_owned);
                 Some(Self::Account { auth_mode: text("authMode"), plan_type: text("planType") })
             }
             notifications::TOKEN_USAGE_UPDATED => Some(Self::TokensUsed {
-                thread_id: thread_id()?,
-                turn_id: turn_id()?,
-                usage: params.get("tokenUsage")?.clone(),
+                usage: take("tokenUsage")?,
+                thread_id: ThreadId::new(params["threadId"].as_str()?),
+                turn_id: TurnId::new(params["turnId"].as_str()?),
             }),
             _ => None,
         }
@@ -217,6 +222,6 @@ impl PassedThrough {
 
 impl<'de> Deserialize<'de> for PassedThrough {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(|detail| Self::read(&detail))
+        Value::deserialize(deserializer).map(Self::read)
     }
 }

@@ -41,14 +41,10 @@ fn documented_events_are_written_as_they_are_read() {
         }
         count += 1;
         let event = read(event_type, &example["detail"]);
-        assert_eq!(event.detail.event_type(), event_type);
-        assert_eq!(
-            event.json.unwrap_or_else(|| "null".to_owned()),
-            example["detail"].to_string(),
-            "{event_type}"
-        );
+        assert_eq!(event.detail().event_type(), event_type);
+        assert_eq!(event.json().unwrap_or("null".into()), example["detail"].to_string(), "{event_type}");
         if !WITH_OTHER_MESSAGE.contains(&event_type) {
-            assert_eq!(event.message, example["message"], "{event_type}");
+            assert_eq!(*event.message(), example["message"], "{event_type}");
         }
     }
     assert!(count > 25, "{count}");
@@ -70,10 +66,10 @@ fn details_keep_every_digit() {
         ("request.resolved", json!({ "requestId": "r", "resolvedBy": "client", "decision": long })),
     ] {
         let event = read(event_type, &detail);
-        let json = event.json.unwrap();
+        let json = event.json().unwrap();
         assert!(json.contains(&long.to_string()), "{event_type}: {json}");
         let again = read(event_type, &serde_json::from_str(&json).unwrap());
-        assert_eq!(again.json.unwrap(), json, "{event_type}");
+        assert_eq!(again.json().unwrap(), json, "{event_type}");
     }
     let params = json!({ "threadId": "t", "turnId": "u", "item": long });
     let detail = json!({ "notificationMethod": "item/completed", "params": params });
