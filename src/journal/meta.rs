@@ -128,7 +128,7 @@ impl MetaFile {
                 Ok((meta, _)) if !meta.is_plausible() => "its values are impossible".to_owned(),
                 Ok((meta, Marked { file })) => {
                     let is_copy = match file {
-                        Some(mark) => mark != FileMark::at(&self.path)?,
+                        Some(mark) => !mark.is_same(FileMark::at(&self.path)?),
                         None => false,
                     };
                     return Ok(if is_copy { Found::Copied(meta) } else { Found::Good(meta) });

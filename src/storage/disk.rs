@@ -4,10 +4,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
+
+use super::file_mark::FileMark;
 
 /// The permissions of a directory: only its owner may enter it.
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
@@ -210,9 +211,7 @@ impl Disk {
         path: &Path,
         content: impl FnOnce(FileMark) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
-        self.write_temporary(path, |file, buffer| {
-            buffer.write_all(&content(FileMark::of(&file.metadata()?))?)
-        })?;
+        self.write_temporary(path, |file, buffer| buffer.write_all(&content(FileMark::of(file)?)?))?;
         self.rename_temporaries([path].into_iter())
     }
 
@@ -376,33 +375,6 @@ fn flushed(file: &File, result: io::Result<()>) -> io::Result<()> {
             Ok(rustix::fs::fsync(file)?)
         }
         result => result,
-    }
-}
-
-/// Distinguishes a file from its copies: its inode, and its creation time where the file system records it.
-///
-/// A rename and a restart of the machine keep both; a copy has others, even if it was written over the file. The device is
-/// left out: its number may change with each mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FileMark {
-    inode: u64,
-    /// In nanoseconds since 1970.
-    #[serde(rename = "born")]
-    created: Option<u64>,
-}
-
-impl FileMark {
-    /// The mark of no file: file systems number inodes from 1.
-    pub(crate) const NONE: Self = Self { inode: 0, created: None };
-
-    fn of(found: &fs::Metadata) -> Self {
-        let created = found.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Self { inode: found.ino(), created: created.and_then(|time| u64::try_from(time.as_nanos()).ok()) }
-    }
-
-    /// The mark of the file at this path.
-    pub(crate) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self::of(&fs::symlink_metadata(path)?))
     }
 }
 

@@ -7,6 +7,7 @@
 mod disk;
 #[cfg(test)]
 pub(crate) mod faults;
+mod file_mark;
 mod lock;
 mod log_file;
 mod secret;
@@ -16,7 +17,8 @@ mod tests;
 pub use disk::Disk;
 #[cfg(test)]
 pub(crate) use disk::Operation;
-pub(crate) use disk::{Content, FileMark, beside};
+pub(crate) use disk::{Content, beside};
+pub(crate) use file_mark::FileMark;
 pub use lock::{DirectoryLock, LockError, holder, holder_pid};
 pub use log_file::{LOG_FILE_NAME, open_log};
 pub use secret::{Stamp, read_secret};
