@@ -455,13 +455,16 @@ impl WebSocketSlot {
     pub(super) fn take(state: &AppState) -> Result<Self, ApiError> {
         let limit = state.daemon.config().http.websocket_limit;
         let clients = &state.websocket_clients;
-        let more = |count: usize| (count < limit).then_some(count + 1);
-        match clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Self(Arc::clone(state))),
-            Err(_) => Err(ApiError::overloaded(format!(
-                "The limit of {limit} open WebSockets is reached; close one, or raise --websocket-limit."
-            ))),
+        let mut count = clients.load(Ordering::Acquire);
+        while count < limit {
+            match clients.compare_exchange_weak(count, count + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(Self(Arc::clone(state))),
+                Err(now) => count = now,
+            }
         }
+        Err(ApiError::overloaded(format!(
+            "The limit of {limit} open WebSockets is reached; close one, or raise --websocket-limit."
+        )))
     }
 }
 
