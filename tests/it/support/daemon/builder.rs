@@ -131,6 +131,8 @@ impl DaemonBuilder {
                 for key in ["\"expiresAt\":\"", "\"expiresAt\": \""] {
                     text = text.replace(&format!("{key}20"), &format!("{key}29"));
                 }
+                // The end of the keys of `format-3`, whose times are numbers without the century.
+                text = text.replace(",261130", ",991130");
                 fs::write(to.join(file.file_name()), text).unwrap();
             }
         }
