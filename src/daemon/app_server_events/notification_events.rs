@@ -255,6 +255,8 @@ mod tests {
             assert_eq!((event.message(), event.json()), (expected.message(), expected.json()));
             assert_eq!(event.detail(), expected.detail());
         }
+        // Thousands of them can wait.
+        assert!(size_of::<NewEvent>() <= 96);
     }
 
     #[test]
