@@ -40,7 +40,8 @@ pub(crate) fn resolve(mut settings: Settings) -> Result<Config, Failure> {
 pub(crate) fn notice(config: &Config, base: &str) -> String {
     format!(
         "codexd: This is the demo, not Codex: its answers are prepared, and it needs no account and no network. It keeps its \
-         state in {}.\ncodexd: Open {base} in a browser, or type: codexd ask hello --local-api-base {base}",
-        config.paths.state_dir.display()
+         state in {}.\ncodexd: Open {base} in a browser, or type: {} ask hello --local-api-base {base}",
+        config.paths.state_dir.display(),
+        config.own_command()
     )
 }

@@ -183,7 +183,7 @@ impl Running {
         };
         let lines = [
             format!("codexd {LONG_VERSION}{version} · {codex}"),
-            format!("Open {base} in a browser, or type: codexd ask hello{ask}"),
+            format!("Open {base} in a browser, or type: {} ask hello{ask}", config.own_command()),
             format!(
                 "Ctrl-C stops codexd. Its log is {}",
                 config.paths.logs_dir.join(LOG_FILE_NAME).display()

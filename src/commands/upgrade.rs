@@ -98,7 +98,7 @@ fn codex(child: &Value) -> Part {
         }
         (_, Some(version)) | (Some(version), None) if is_old(version) => {
             let detail = format!("{version}; codexd was tested with versions up to {tested}.");
-            Part { name, detail, command: Some(versions::INSTALL_COMMAND) }
+            Part { name, detail, command: Some(versions::UPGRADE_COMMAND) }
         }
         (_, Some(version)) | (Some(version), None) => {
             let detail = versions::why_untested(version).unwrap_or_else(|| format!("{version} runs."));
@@ -119,7 +119,7 @@ mod tests {
         };
         assert_eq!(judge(Some("0.171.0"), Some("0.171.0")), None);
         assert_eq!(judge(Some("0.171.0"), Some("0.172.0")), Some("codexd app-server restart --when-idle"));
-        assert_eq!(judge(Some("0.160.1"), Some("0.160.1")), Some(versions::INSTALL_COMMAND));
+        assert_eq!(judge(Some("0.160.1"), Some("0.160.1")), Some(versions::UPGRADE_COMMAND));
         assert_eq!(judge(Some("0.172.0"), Some("0.172.0")), None);
         assert_eq!(judge(None, None), None);
     }

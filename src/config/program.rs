@@ -5,13 +5,52 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
-use super::values::Config;
+use super::values::{ChildEnvironment, Config, ServerConfig};
 
 impl Config {
     /// The file of a program that codexd runs beside the app-server, and which therefore has no directory of its own: a
     /// name that is searched for in the `PATH` of the daemon, or an absolute path.
     pub fn find_other_program(&self, command: &str) -> Result<PathBuf, ConfigError> {
         find_program(command, self.server.child_environment.path.as_deref(), Path::new("/"))
+    }
+}
+
+impl ServerConfig {
+    /// The file of the server command: that of [`find_program`], else the one in `~/.local/bin`.
+    pub fn find_program(&self) -> Result<PathBuf, ConfigError> {
+        find_server_program(&self.command, &self.child_environment, &self.cwd)
+    }
+}
+
+fn find_server_program(
+    command: &str,
+    environment: &ChildEnvironment,
+    cwd: &Path,
+) -> Result<PathBuf, ConfigError> {
+    find_program(command, environment.path.as_deref(), cwd).or_else(|error| {
+        let local_bin = environment.local_bin.as_ref().filter(|path| path.is_absolute());
+        let local = local_bin.map(|directory| directory.join(command));
+        let is_found = !command.contains('/')
+            && local.as_ref().is_some_and(|path| matches!(classify(path), Candidate::Program));
+        local.filter(|_| is_found).ok_or(error)
+    })
+}
+
+impl Config {
+    /// What a person types to run this program: its name where a shell finds it in `PATH`, else its path.
+    pub fn own_command(&self) -> String {
+        const NAME: &str = env!("CARGO_PKG_NAME");
+        let Ok(program) = std::env::current_exe() else { return NAME.to_owned() };
+        let found = find_program(NAME, self.server.child_environment.path.as_deref(), Path::new("/"));
+        let is_this = found.is_ok_and(|found| found.canonicalize().ok() == program.canonicalize().ok());
+        if is_this {
+            return NAME.to_owned();
+        }
+        let here = std::env::current_dir().ok();
+        let path =
+            here.and_then(|here| program.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or(program);
+        shlex::try_quote(&path.to_string_lossy())
+            .map_or_else(|_| NAME.to_owned(), |quoted| quoted.into_owned())
     }
 }
 
@@ -142,6 +181,22 @@ mod tests {
     }
 
     #[test]
+    fn server_command_is_also_found_where_the_shell_does_not_look_yet() {
+        let directory = tempfile::tempdir().unwrap();
+        let [bin, local] = ["bin", ".local/bin"].map(|name| directory.path().join(name));
+        let in_local = write_program(&local, "codex", 0o755);
+        let mut environment =
+            ChildEnvironment { path: Some(bin.clone().into()), ..ChildEnvironment::default() };
+        find_server_program("codex", &environment, directory.path()).unwrap_err();
+        environment.local_bin = Some(local);
+        let find = |command| find_server_program(command, &environment, directory.path());
+        assert_eq!(find("codex").unwrap(), in_local);
+        let in_path = write_program(&bin, "codex", 0o755);
+        assert_eq!(find("codex").unwrap(), in_path, "PATH counts first");
+        find("./codex").unwrap_err();
+    }
+
+    #[test]
     fn find_program_error_names_searched_places_and_fix() {
         let refusal =
             find_program("codex", Some(OsStr::new("/nonexistent/a:/nonexistent/b")), Path::new("/"))
@@ -149,7 +204,7 @@ mod tests {
         assert_eq!(
             refusal.to_string(),
             "The server command \"codex\" was not found in PATH (/nonexistent/a:/nonexistent/b); install Codex with \
-             \"npm install --global @openai/codex\" or point --server-command at it."
+             \"npm install --global --prefix ~/.local @openai/codex\" or point --server-command at it."
         );
         for path_variable in [None, Some(OsStr::new(""))] {
             let refusal = find_program("codex", path_variable, Path::new("/")).unwrap_err().to_string();

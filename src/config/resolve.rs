@@ -97,6 +97,7 @@ pub(super) fn resolve(
             cwd,
             child_environment: ChildEnvironment {
                 path: environment.get(OsStr::new("PATH")).cloned(),
+                local_bin: environment.get(OsStr::new("HOME")).map(|home| Path::new(home).join(".local/bin")),
                 codex_home,
             },
             demo: false,

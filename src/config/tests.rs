@@ -103,7 +103,11 @@ fn config_uses_defaults_without_flags_and_variables() {
     assert_eq!(config.server.cwd, machine.home());
     assert_eq!(
         config.server.child_environment,
-        ChildEnvironment { path: None, codex_home: config.server.child_environment.codex_home.clone() }
+        ChildEnvironment {
+            path: None,
+            local_bin: Some(machine.home().join(".local/bin")),
+            codex_home: config.server.child_environment.codex_home.clone()
+        }
     );
     assert_eq!(config.log_filter, "info");
     assert_eq!(config.paths.repo_root, None);

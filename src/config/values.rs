@@ -158,6 +158,9 @@ pub struct ServerConfig {
 pub struct ChildEnvironment {
     /// `PATH`, for [`super::find_program`].
     pub path: Option<OsString>,
+    /// `.local/bin` in the home directory, where the README installs Codex; a shell that was open then does not have it in
+    /// `PATH`.
+    pub local_bin: Option<PathBuf>,
     /// The directory of Codex's own files: `CODEX_HOME`, or `.codex` in the home directory.
     pub codex_home: Option<PathBuf>,
 }

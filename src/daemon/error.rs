@@ -215,7 +215,7 @@ pub enum DaemonError {
         "Codex {version} does not report which turn was started by which request, so it gets no turn with an \
          Idempotency-Key and no queued turn; install version {} or newer with \"{}\".",
         versions::text(versions::MINIMUM),
-        versions::INSTALL_COMMAND
+        versions::UPGRADE_COMMAND
     )]
     CodexTooOld {
         /// Its version.
@@ -225,7 +225,7 @@ pub enum DaemonError {
     #[error(
         "Codex {version} copies all turns of a thread, so it cannot end a fork with \"lastTurnId\"; install version 0.160.0 or \
          newer with \"{}\".",
-        versions::INSTALL_COMMAND
+        versions::UPGRADE_COMMAND
     )]
     CannotForkAtTurn {
         /// Its version.

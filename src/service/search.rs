@@ -39,7 +39,11 @@ pub(super) fn path(
     let given = server.child_environment.path.as_deref();
     // npm installs codex as a script for node. Codex is handled last, so its directory comes first.
     for (command, is_needed) in [("node", false), (server.command.as_str(), true)] {
-        match find_program(command, given, &server.cwd) {
+        let found = match is_needed {
+            true => server.find_program(),
+            false => find_program(command, given, &server.cwd),
+        };
+        match found {
             Ok(_) if command.contains('/') => {}
             Ok(found) => {
                 let so_far = directories.join(":");

@@ -74,7 +74,7 @@ pub fn unknown_method(method: &str, message: &str) -> String {
         );
     }
     let minimum = versions::text(versions::MINIMUM);
-    let install = versions::INSTALL_COMMAND;
+    let install = versions::UPGRADE_COMMAND;
     format!("Codex does not have the method {method}; install version {minimum} or newer with \"{install}\".")
 }
 

@@ -25,8 +25,10 @@ pub const KEEPS_APPROVAL_POLICY: (u64, u64) = (0, 160);
 /// there, measured).
 pub const FORKS_AT_TURN: (u64, u64) = (0, 160);
 
-/// The command that installs the newest Codex.
-pub const INSTALL_COMMAND: &str = "npm install --global @openai/codex";
+/// The command that installs Codex where there is none; without a prefix, npm on Debian needs root.
+pub const INSTALL_COMMAND: &str = "npm install --global --prefix ~/.local @openai/codex";
+/// The command that installs the newest Codex in place of another one.
+pub const UPGRADE_COMMAND: &str = "npm install --global @openai/codex";
 /// The command that gives Codex an account.
 pub const LOGIN_COMMAND: &str = "codex login";
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::check::Check;
 use crate::codex::protocol::account::{self, RateLimitsRead};
 use crate::codex::protocol::environment::CONTROL_SOCKET;
-use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND};
+use crate::codex::protocol::versions::{self, LOGIN_COMMAND, UPGRADE_COMMAND};
 use crate::codex::protocol::{methods, notifications, responses};
 use crate::codex::{
     AppServerEvent, Availability, Backlog, CallError, Client, Listener, StopPace, Supervisor, redact,
@@ -60,7 +60,7 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
         checks.push(Check::ok("codex", format!("The app-server is external: {}.", server.endpoint)));
     } else {
         checks.extend(terminals(config));
-        match find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd) {
+        match server.find_program() {
             Ok(path) => {
                 checks.push(Check::ok("codex", format!("{}.", path.display())));
                 let bwrap =
@@ -195,7 +195,7 @@ fn app_server(probe: &Probe) -> Check {
         Err(error) => Check::fail(
             "app-server",
             format!("It starts but does not support what codexd needs: {error}."),
-            format!("Install a newer Codex: {INSTALL_COMMAND}"),
+            format!("Install a newer Codex: {UPGRADE_COMMAND}"),
         ),
     }
 }
@@ -211,7 +211,7 @@ fn version(info: &Value, is_shared: bool) -> Check {
         );
     };
     if let Some(why) = versions::why_too_old(version, is_shared) {
-        return Check::fail("version", why, format!("Install a newer one: {INSTALL_COMMAND}"));
+        return Check::fail("version", why, format!("Install a newer one: {UPGRADE_COMMAND}"));
     }
     let untested = versions::why_untested(version).unwrap_or_else(|| format!("Codex {version}."));
     Check::ok("version", untested)

@@ -7,7 +7,7 @@ use crate::codex::protocol::environment;
 use crate::codex::{
     Address, App, DetachedProgram, FindProgram, OpenOutput, Plan, Program, RecordChild, SharedServer,
 };
-use crate::config::{ChildStrategy, Config, Endpoint, find_program, settings};
+use crate::config::{ChildStrategy, Config, Endpoint, settings};
 use crate::daemon::app_server::child_file::child_file_writer;
 use crate::daemon::app_server::shared_server;
 use crate::daemon::codex_health::Codex;
@@ -67,7 +67,7 @@ fn find(config: &Arc<Config>, starts: impl Fn(Option<&Path>) + Send + Sync + 'st
     let config = Arc::clone(config);
     Arc::new(move || {
         let server = &config.server;
-        let found = find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd);
+        let found = server.find_program();
         starts(found.as_deref().ok());
         found.map_err(|error| error.to_string())
     })

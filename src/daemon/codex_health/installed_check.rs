@@ -11,7 +11,7 @@ use super::watch::CodexMonitor;
 use crate::blocking::Pool;
 use crate::codex::protocol::versions::VERSION_FLAG;
 use crate::codex::{Availability, Supervisor, VersionQuery, VersionReader};
-use crate::config::{ChildStrategy, MODE, find_program};
+use crate::config::{ChildStrategy, MODE};
 use crate::daemon::app_server::plan::removed_environment;
 use crate::state::ChildEvent;
 
@@ -44,7 +44,7 @@ impl CodexMonitor {
         let config = Arc::clone(&self.core.config);
         let find = move || {
             let server = &config.server;
-            let found = find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd);
+            let found = server.find_program();
             found.ok().map(|path| program_file(&path))
         };
         // A file that cannot be found is not another one.

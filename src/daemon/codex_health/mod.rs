@@ -25,7 +25,7 @@ use tokio::sync::watch::Sender;
 use tokio::sync::{Notify, RwLock};
 
 use crate::codex::protocol::responses::Account;
-use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND};
+use crate::codex::protocol::versions::{self, LOGIN_COMMAND, UPGRADE_COMMAND};
 use crate::codex::protocol::{errors, methods, notifications};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
@@ -312,7 +312,7 @@ fn judge(
         );
     }
     if let Some(message) = facts.version().and_then(|version| versions::why_too_old(version, is_shared)) {
-        return CodexHealth::new(TooOld, message).with_command(INSTALL_COMMAND);
+        return CodexHealth::new(TooOld, message).with_command(UPGRADE_COMMAND);
     }
     if facts.account == Account::Missing {
         return CodexHealth::new(NoAccount, "Codex has no account, so turns fail.")
@@ -391,7 +391,7 @@ mod tests {
         let version =
             |version: &str| Facts { user_agent: Some(format!("codexd/{version} (x)")), ..Facts::default() };
         let old = of(version("0.139.9"));
-        assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL_COMMAND)));
+        assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(UPGRADE_COMMAND)));
         assert_eq!(of(version("0.140.0")).state, CodexState::Ready);
         let shared = judge(&ready, &version("0.159.1"), None, true);
         assert_eq!(shared.state, CodexState::TooOld);

@@ -20,7 +20,7 @@ use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, Supervisor, Waiting};
-use crate::config::{ChildStrategy, Platform, find_program};
+use crate::config::{ChildStrategy, Platform};
 use crate::daemon::app_server::read_response::decode;
 use crate::daemon::core::Core;
 use crate::daemon::directory_access;
@@ -142,8 +142,7 @@ impl CodexMonitor {
         let (codex, config) = (Arc::clone(&self.core.codex), Arc::clone(&self.core.config));
         let check = move || {
             let server = &config.server;
-            let program =
-                find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd);
+            let program = server.find_program();
             codex.files.changes(program.ok().as_deref())
         };
         // A file system that does not answer must not keep a turn from its app-server.
