@@ -255,7 +255,11 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
 /// Becomes a program that prints the end of the log, whether the service runs or not.
 fn logs() -> Result<ExitCode, Failure> {
     if ServiceManager::for_this_system().name() == "systemd" {
-        return Err(become_journal(LOG_LINES, false));
+        let failure = become_journal(LOG_LINES, false);
+        return Err(Failure::new(format!(
+            "{} The log is also in codexd.log, in the logs directory that \"codexd config\" names.",
+            failure.message
+        )));
     }
     let path = service::launchd_log().map_err(refused)?;
     Err(become_program("tail", &["-n", LOG_LINES, &path.to_string_lossy()]))

@@ -19,7 +19,7 @@ use super::{format, markdown, output};
 use crate::cli::ShowArguments;
 use crate::codex::protocol::items;
 use crate::codex::protocol::methods::{THREAD_READ, THREAD_TURNS_LIST};
-use crate::codex::protocol::values::{ITEMS_FULL, TURN_COMPLETED};
+use crate::codex::protocol::values::{ITEMS_FULL, TURN_COMPLETED, TURN_IN_PROGRESS};
 use crate::commands::context::CommandContext;
 
 /// How many turns are read at once.
@@ -105,6 +105,7 @@ fn document(session: &Value, turns: &[Value], max_output: Option<usize>) -> Stri
         if status != TURN_COMPLETED {
             let reason =
                 format::error(&turn["error"]).map(|reason| format!(": {reason}")).unwrap_or_default();
+            let status = if status == TURN_IN_PROGRESS { "in progress" } else { status };
             document.push_str(&format!("\n*{status}{reason}*\n"));
         }
     }

@@ -51,7 +51,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool, verbose: bool) -> 
         let mut first_signal = None;
         if is_watched {
             tokio::select! {
-                _ = running.daemon.settled() => running.print_welcome(),
+                () = running.daemon.settled_with_account() => running.print_welcome(),
                 name = signals.next() => first_signal = Some(name),
             }
         } else {

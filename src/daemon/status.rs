@@ -5,6 +5,7 @@ pub(in crate::daemon) mod app_server;
 pub(in crate::daemon) mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -159,6 +160,15 @@ impl Daemon {
         let _ = availability.wait_for(is_settled).await;
         self.core.recorder.caught_up().await;
         self.readiness()
+    }
+
+    /// [`Daemon::settled`], and whether Codex has an account is known, unless it takes long to tell.
+    pub async fn settled_with_account(&self) {
+        /// Codex answers from a file, in milliseconds.
+        const ACCOUNT_WAIT: Duration = Duration::from_secs(3);
+        if self.settled().await.ready {
+            let _ = tokio::time::timeout(ACCOUNT_WAIT, self.core.codex.account_known()).await;
+        }
     }
 
     /// Everything at one moment.

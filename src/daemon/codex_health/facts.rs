@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::files::Stamp;
 use crate::codex::protocol::errors::{self, ConnectionError};
@@ -84,6 +85,8 @@ pub(in crate::daemon) struct SharedFacts {
     failing: Mutex<HashMap<TurnId, Instant>>,
     /// Whether a refused login or a missing network is known; while it is not, the messages of a turn cost nothing.
     in_trouble: AtomicBool,
+    /// Whether an app-server has been asked for its account.
+    account_known: watch::Sender<bool>,
 }
 
 impl SharedFacts {
@@ -120,6 +123,13 @@ impl SharedFacts {
         let mut known = self.of(generation);
         known.account = Account::read(answer);
         known.account_read = AccountRead::read(answer);
+        self.account_known.send_replace(true);
+    }
+
+    /// Returns when an app-server has been asked for its account.
+    pub(in crate::daemon) async fn account_known(&self) {
+        // Never fails: the sender is in `self`.
+        let _ = self.account_known.subscribe().wait_for(|&known| known).await;
     }
 
     /// Stores that a call was refused because of the configuration.

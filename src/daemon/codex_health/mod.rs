@@ -261,6 +261,11 @@ impl Codex {
         self.facts.now()
     }
 
+    /// Returns when an app-server has been asked for its account.
+    pub(super) async fn account_known(&self) {
+        self.facts.account_known().await;
+    }
+
     fn notes(&self, now: &Availability, facts: &facts::Facts) -> Vec<String> {
         let (Availability::Ready(_), Some(version)) = (now, facts.version()) else { return Vec::new() };
         let newer = versions::why_untested(version);

@@ -248,11 +248,13 @@ fn log(seq: u64, event: &NewEvent) {
 
 /// Whether the message of an event is logged.
 fn is_shown(event: &EventDetail) -> bool {
-    use ChildEvent::{CloseFailed, MessageInvalid, RequestRefused, Stderr};
+    // What follows a failed start says why it failed.
+    use ChildEvent::{CloseFailed, MessageInvalid, RequestRefused, SpawnFailed, Stderr};
     use NotificationEvent::{ThreadStarted, TurnCompleted, TurnStarted};
     match event {
         EventDetail::Child(event) => {
-            !matches!(event, Stderr { .. } | CloseFailed(_) | MessageInvalid { .. } | RequestRefused { .. })
+            let is_hidden = matches!(event, Stderr { .. } | MessageInvalid { .. } | RequestRefused { .. });
+            !is_hidden && !matches!(event, CloseFailed(_) | SpawnFailed(_))
         }
         EventDetail::Notification(ThreadStarted { parent_thread_id, .. }) => parent_thread_id.is_some(),
         EventDetail::Notification(event) => matches!(event, TurnStarted { .. } | TurnCompleted { .. }),
