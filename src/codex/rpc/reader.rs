@@ -267,6 +267,7 @@ mod tests {
         let memory = buffer.as_ptr();
         buffer.extend_from_slice(b"short");
         assert_eq!(take_block(&mut buffer), "short");
+        assert!(buffer.is_empty() && buffer.capacity() >= READ_BLOCK_BYTES);
         let long = [b'x'; READ_BLOCK_BYTES / 2];
         buffer.extend_from_slice(&long);
         let block = take_block(&mut buffer);
