@@ -105,6 +105,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn quick_way_leaves_other_forms_to_the_parser() {
+        for (delta, after) in [
+            (r"a\q", "}"),
+            (r"a\n", "}"),
+            ("é", "}"),
+            ("\t", "}"),
+            ("a", ""),
+            ("a", "}}"),
+            ("a", r#","emittedAtMs":012}"#),
+            ("a", r#","emittedAtMs":}"#),
+            ("a", r#","emittedAtMs":1.5}"#),
+            ("a", r#","other":1}"#),
+        ] {
+            let rest = format!(r#"{{"threadId":"t","turnId":"u","itemId":"i","delta":"{delta}"}}{after}"#);
+            assert_eq!(Delta::plain(&rest), None, "{rest}");
+        }
+    }
+
     proptest! {
         /// Whatever the quick way accepts, the JSON parser reads in the same way.
         #[test]
