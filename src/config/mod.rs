@@ -31,7 +31,7 @@ pub use environment::{
 pub use error::ConfigError;
 pub use parse::{MODE, count};
 pub use platform::Platform;
-pub use program::find_program;
+pub use program::{find_program, is_same_file};
 pub use report::{Report, ReportRow};
 pub use resolve::default_token_file;
 pub use service_env::UserEnv;

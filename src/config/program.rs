@@ -7,11 +7,41 @@ use std::path::{Path, PathBuf};
 use super::error::ConfigError;
 use super::values::{ChildEnvironment, Config, ServerConfig};
 
+/// The name of this program.
+const NAME: &str = env!("CARGO_PKG_NAME");
+
 impl Config {
     /// The file of a program that codexd runs beside the app-server, and which therefore has no directory of its own: a
     /// name that is searched for in the `PATH` of the daemon, or an absolute path.
     pub fn find_other_program(&self, command: &str) -> Result<PathBuf, ConfigError> {
         find_program(command, self.server.child_environment.path.as_deref(), Path::new("/"))
+    }
+
+    /// The path by which a shell finds this program, the file `program`, in `PATH`; it may be a link. `None` where a shell
+    /// finds another program or none.
+    pub fn own_path(&self, program: &Path) -> Option<PathBuf> {
+        self.find_other_program(NAME).ok().filter(|found| is_same_file(found, program))
+    }
+
+    /// What a person types to run this program: its name where a shell finds it in `PATH`, else its path.
+    pub fn own_command(&self) -> String {
+        let Ok(program) = std::env::current_exe() else { return NAME.to_owned() };
+        if self.own_path(&program).is_some() {
+            return NAME.to_owned();
+        }
+        let here = std::env::current_dir().ok();
+        let path =
+            here.and_then(|here| program.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or(program);
+        shlex::try_quote(&path.to_string_lossy())
+            .map_or_else(|_| NAME.to_owned(), |quoted| quoted.into_owned())
+    }
+}
+
+/// Whether two paths lead to the same file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
     }
 }
 
@@ -34,24 +64,6 @@ fn find_server_program(
             && local.as_ref().is_some_and(|path| matches!(classify(path), Candidate::Program));
         local.filter(|_| is_found).ok_or(error)
     })
-}
-
-impl Config {
-    /// What a person types to run this program: its name where a shell finds it in `PATH`, else its path.
-    pub fn own_command(&self) -> String {
-        const NAME: &str = env!("CARGO_PKG_NAME");
-        let Ok(program) = std::env::current_exe() else { return NAME.to_owned() };
-        let found = find_program(NAME, self.server.child_environment.path.as_deref(), Path::new("/"));
-        let is_this = found.is_ok_and(|found| found.canonicalize().ok() == program.canonicalize().ok());
-        if is_this {
-            return NAME.to_owned();
-        }
-        let here = std::env::current_dir().ok();
-        let path =
-            here.and_then(|here| program.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or(program);
-        shlex::try_quote(&path.to_string_lossy())
-            .map_or_else(|_| NAME.to_owned(), |quoted| quoted.into_owned())
-    }
 }
 
 /// Returns the file that a command names.

@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::environment::ServiceEnvironment;
-use super::spec::{FileChange, NAME, ServiceError, ServiceSpec, text};
+use super::spec::{FileChange, ServiceError, ServiceSpec, text};
 use super::{launchd, search, systemd};
 use crate::codex::redact;
-use crate::config::{Config, ConfigError, Platform, SERVICE_ENV_FILE, UserEnv, find_program, settings};
+use crate::config::{Config, ConfigError, Platform, SERVICE_ENV_FILE, UserEnv, settings};
 use crate::storage::Disk;
 
 /// The service file for the current settings.
@@ -68,13 +68,9 @@ impl ServiceFile {
 
     /// [`ServiceFile::new`] for this system, user and program.
     pub fn with_environment(config: &Config, environment: &ServiceEnvironment) -> Result<Self, ServiceError> {
-        let search = config.server.child_environment.path.as_deref();
         let program = std::env::current_exe().map_err(ServiceError::Program)?;
         // `current_exe` resolves links; the name that stays valid across upgrades is the one in PATH.
-        let program = match find_program(NAME, search, Path::new("/")) {
-            Ok(named) if search::is_same(&named, &program) => named,
-            _ => program,
-        };
+        let program = config.own_path(&program).unwrap_or(program);
         Self::new(config, &UserEnv::from_process()?, Platform::current(), &program, environment)
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::spec::{ServiceError, text};
-use crate::config::{ChildStrategy, Config, Platform, find_program};
+use crate::config::{ChildStrategy, Config, Platform, find_program, is_same_file};
 
 /// The `PATH` of the agent template: the user's own programs, Homebrew on Apple silicon and on Intel, npm's default, and the
 /// system.
@@ -38,17 +38,16 @@ pub(super) fn path(
     }
     let given = server.child_environment.path.as_deref();
     // npm installs codex as a script for node. Codex is handled last, so its directory comes first.
-    for (command, is_needed) in [("node", false), (server.command.as_str(), true)] {
-        let found = match is_needed {
-            true => server.find_program(),
-            false => find_program(command, given, &server.cwd),
-        };
+    let node = find_program("node", given, &server.cwd);
+    for (command, found, is_needed) in
+        [("node", node, false), (server.command.as_str(), server.find_program(), true)]
+    {
         match found {
             Ok(_) if command.contains('/') => {}
             Ok(found) => {
                 let so_far = directories.join(":");
                 let without = find_program(command, Some(OsStr::new(&so_far)), &server.cwd);
-                if without.is_ok_and(|other| is_same(&other, &found)) {
+                if without.is_ok_and(|other| is_same_file(&other, &found)) {
                     continue;
                 }
                 let directory = text(&lasting(found.parent().unwrap_or(Path::new("/"))))?.to_owned();
@@ -67,12 +66,4 @@ fn lasting(directory: &Path) -> PathBuf {
     let is_of_a_shell = directory.iter().any(|name| name == "fnm_multishells");
     let lasting = if is_of_a_shell { directory.canonicalize().ok() } else { None };
     lasting.unwrap_or_else(|| directory.to_owned())
-}
-
-/// Whether two paths lead to the same file.
-pub(super) fn is_same(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
 }

@@ -70,17 +70,9 @@ impl DeltaText {
 
     /// The text of the detail, in parts; those of the app-server exactly as they came.
     pub fn detail(&self) -> [&[u8]; 9] {
-        [
-            b"{\"delta\":",
-            self.part(&self.delta),
-            b",\"itemId\":",
-            self.part(&self.item_id),
-            b",\"threadId\":",
-            self.part(&self.thread_id),
-            b",\"turnId\":",
-            self.part(&self.turn_id),
-            b"}",
-        ]
+        let [delta, item_id, thread_id, turn_id] =
+            [&self.delta, &self.item_id, &self.thread_id, &self.turn_id].map(|range| self.part(range));
+        detail_parts(delta, item_id, thread_id, turn_id)
     }
 
     /// The length of the message of the app-server, in bytes.
@@ -91,6 +83,26 @@ impl DeltaText {
     fn part(&self, range: &Range<u32>) -> &[u8] {
         self.line.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
+}
+
+/// The text of the detail of a delta, in parts, from the JSON of its values.
+pub fn detail_parts<'a>(
+    delta: &'a [u8],
+    item_id: &'a [u8],
+    thread_id: &'a [u8],
+    turn_id: &'a [u8],
+) -> [&'a [u8]; 9] {
+    [
+        b"{\"delta\":",
+        delta,
+        b",\"itemId\":",
+        item_id,
+        b",\"threadId\":",
+        thread_id,
+        b",\"turnId\":",
+        turn_id,
+        b"}",
+    ]
 }
 
 /// Where a part of a line is in it; `None` when it is not, or the line is longer than 4 GiB.

@@ -45,7 +45,7 @@ mod usage_limits;
 pub use answers::{Answers, IdempotencyKey, StoredResponse};
 pub use compact::JsonText;
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
-pub use delta_text::{DeltaText, unescaped};
+pub use delta_text::{DeltaText, detail_parts, unescaped};
 pub use descendants::{Descendants, Root};
 pub use event::Event;
 pub use event_filter::EventFilter;

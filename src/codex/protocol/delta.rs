@@ -30,8 +30,8 @@ fn json_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D::
 const HEAD: &str = "{\"method\":\"item/agentMessage/delta\",\"params\":";
 
 impl<'a> Delta<'a> {
-    /// Reads a whole message that is an [`AGENT_MESSAGE_DELTA`](super::notifications::AGENT_MESSAGE_DELTA); `None` for every other one, and for one that is not as
-    /// expected.
+    /// Reads a whole message that is an [`AGENT_MESSAGE_DELTA`](super::notifications::AGENT_MESSAGE_DELTA); `None` for every
+    /// other one, and for one that is not as expected.
     ///
     /// Nearly all messages are these, and [`wire`](crate::codex::rpc::wire) would read their parameters twice.
     pub fn of_agent_message(message: &'a [u8]) -> Option<Self> {

@@ -9,7 +9,7 @@ use crate::codex::protocol::notifications::{
     self, CHANGING_RECORDS, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff, TurnError,
     TurnParams, TurnPlan,
 };
-use crate::state::{DeltaText, NewEvent, NotificationEvent, PassedThrough, preview, unescaped};
+use crate::state::{DeltaText, NewEvent, NotificationEvent, PassedThrough, detail_parts, preview, unescaped};
 
 /// The event of a notification; one that lacks what its event needs passes through like an unknown one.
 pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
@@ -98,18 +98,9 @@ fn string_len(text: &[u8]) -> usize {
 
 /// The detail of a delta's event; the texts go into it exactly as they came.
 fn delta_detail(delta: &Delta<'_>) -> String {
-    let parts = [
-        "{\"delta\":",
-        delta.delta,
-        ",\"itemId\":",
-        delta.item_id,
-        ",\"threadId\":",
-        delta.thread_id,
-        ",\"turnId\":",
-        delta.turn_id,
-        "}",
-    ];
-    parts.concat()
+    let Delta { delta, item_id, thread_id, turn_id } = delta;
+    let parts = detail_parts(delta.as_bytes(), item_id.as_bytes(), thread_id.as_bytes(), turn_id.as_bytes());
+    String::from_utf8_lossy(&parts.concat()).into_owned()
 }
 
 /// The event of a piece of an answer, which was read from `line`.

@@ -252,10 +252,10 @@ fn is_shown(event: &EventDetail) -> bool {
     use ChildEvent::{CloseFailed, MessageInvalid, RequestRefused, SpawnFailed, Stderr};
     use NotificationEvent::{ThreadStarted, TurnCompleted, TurnStarted};
     match event {
-        EventDetail::Child(event) => {
-            let is_hidden = matches!(event, Stderr { .. } | MessageInvalid { .. } | RequestRefused { .. });
-            !is_hidden && !matches!(event, CloseFailed(_) | SpawnFailed(_))
-        }
+        EventDetail::Child(event) => !matches!(
+            event,
+            Stderr { .. } | CloseFailed(_) | MessageInvalid { .. } | RequestRefused { .. } | SpawnFailed(_)
+        ),
         EventDetail::Notification(ThreadStarted { parent_thread_id, .. }) => parent_thread_id.is_some(),
         EventDetail::Notification(event) => matches!(event, TurnStarted { .. } | TurnCompleted { .. }),
         EventDetail::Turn(event) => !matches!(event, TurnEvent::Stalled { .. }),
