@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 use crate::support::scratch;
-use crate::support::wait::wait_until;
+use crate::support::wait::{wait_until, wait_until_async};
 
 pub(crate) const HOOKS: &str = "/v1/codexd/hooks";
 
@@ -68,6 +68,15 @@ impl Sink {
         })
         .await
     }
+}
+
+/// Waits until the only hook of a daemon counts this many deliveries. Its program has appended the last one before: a stop
+/// until the program has exited cancels that delivery, and the next start repeats it.
+pub(crate) async fn wait_until_counted(daemon: &Daemon, count: u64) {
+    wait_until_async(&format!("{count} counted deliveries"), async || {
+        (hooks(daemon).await[0]["delivered"].as_u64() >= Some(count)).then_some(())
+    })
+    .await;
 }
 
 /// Waits until a file exists.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{HOOKS, Sink, add_hook, cursor, hooks, logged, numbers, wait_for_file};
+use super::{HOOKS, Sink, add_hook, cursor, hooks, logged, numbers, wait_for_file, wait_until_counted};
 use crate::api::{
     new_session, start_daemon, start_turn, text, wait_for_event_type, wait_until_idle, wait_until_ready,
 };
@@ -30,6 +30,7 @@ async fn hook_gets_the_selected_events_in_order_and_continues_after_a_restart() 
     let from = cursor(&hook);
     run_turn(&daemon, &session_id, "deltas=5").await;
     sink.wait_for(2).await;
+    wait_until_counted(&daemon, 2).await;
     assert!(daemon.stop().await.status.success());
     daemon = Daemon::builder().state_from(&daemon).start().await;
     run_turn(&daemon, &session_id, "again").await;

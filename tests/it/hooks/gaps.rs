@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Sink, add_hook, cursor, hooks, logged, numbers};
+use super::{Sink, add_hook, cursor, hooks, logged, numbers, wait_until_counted};
 use crate::api::{
     new_session, run_command, start_daemon, start_turn, wait_for_event, wait_for_event_type, wait_until_idle,
 };
@@ -69,6 +69,7 @@ async fn restored_directory_gives_one_gap_and_the_events_after_the_backup() {
     add_hook(&daemon, json!({ "on": ["turn.accepted"], "command": sink.command() })).await;
     run_turn(&daemon, &session_id, "before").await;
     let before = sink.wait_for(1).await;
+    wait_until_counted(&daemon, 1).await;
     assert!(daemon.stop().await.status.success());
     let (scratch, home) = (scratch::directory("test"), scratch::directory("test"));
     let copy = scratch.path().join("copy");
@@ -107,6 +108,7 @@ async fn lost_log_and_lost_cursor_give_a_gap_each() {
     add_hook(&daemon, json!({ "on": ["turn.accepted"], "command": sink.command() })).await;
     run_turn(&daemon, &session_id, "hello").await;
     sink.wait_for(1).await;
+    wait_until_counted(&daemon, 1).await;
     assert!(daemon.stop().await.status.success());
     for file in fs::read_dir(daemon.logs_dir()).unwrap() {
         let path = file.unwrap().path();
@@ -118,6 +120,8 @@ async fn lost_log_and_lost_cursor_give_a_gap_each() {
     run_turn(&daemon, &session_id, "hello").await;
     let expected = logged(&daemon, &["turn.accepted"], 0);
     assert_eq!(gap_then(&sink.wait_for(3).await[1..], &expected)["reason"], "epoch");
+    // The gap and the event after it.
+    wait_until_counted(&daemon, 2).await;
     assert!(daemon.stop().await.status.success());
     fs::write(daemon.state_dir().join("hook-cursors.json"), "{").unwrap();
     daemon = Daemon::builder().state_from(&daemon).start().await;
