@@ -42,6 +42,12 @@ pub(crate) async fn resume(context: &CommandContext, session: &str) -> Result<Ex
     let session_id = find_session(context, session, &current_or_named_directory(None)?).await?;
     let session = context.client.get(&session_path(&session_id)).await?["session"].take();
     let app_server = context.client.get(APP_SERVER_PATH).await?["appServer"].take();
+    let status = context.client.status().await?;
+    if status["service"]["codex"]["demo"] == true {
+        return Err(Failure::new(
+            "This is the demo: Codex does not have its sessions. Continue here with \"codexd ask --session\".",
+        ));
+    }
     if app_server["strategy"] != ChildStrategy::Shared.as_str() {
         return Err(Failure::new(
             "Codex lets one process write a thread, and the app-server of this codexd has it. Start codexd with \
@@ -54,7 +60,6 @@ pub(crate) async fn resume(context: &CommandContext, session: &str) -> Result<Ex
             "Session {session_id} has no turn yet, so Codex has nothing to resume."
         )));
     };
-    let status = context.client.status().await?;
     let program = status["snapshot"]["config"]["server"]["childCommand"].as_str().unwrap_or_default();
     let mut arguments = vec!["resume", thread_id];
     if let Some(cwd) = session["cwd"].as_str() {

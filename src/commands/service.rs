@@ -309,7 +309,7 @@ pub(super) fn state_text(state: &ServiceState) -> String {
 fn absent_reason(outcome: Result<(), ManagerError>) -> Result<Option<String>, Failure> {
     match outcome {
         Ok(()) => Ok(None),
-        Err(error @ ManagerError::Absent(_)) => Ok(Some(error.to_string())),
+        Err(error) if error.is_absent() => Ok(Some(error.to_string())),
         Err(error) => Err(manager_failure(error)),
     }
 }

@@ -8,7 +8,7 @@
 //! Invariant: no value is in an error, in `Debug` or in the service file.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -76,6 +76,11 @@ impl ServiceEnvironment {
     /// Whether the variable is handed to the service.
     pub fn has(&self, name: &str) -> bool {
         self.variables.contains_key(name)
+    }
+
+    /// Whether the variable is handed to the service with another value than this one.
+    pub fn differs(&self, name: &str, value: &OsStr) -> bool {
+        self.variables.get(name).is_some_and(|stored| OsStr::new(stored) != value)
     }
 
     /// Whether there are none.

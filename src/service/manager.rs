@@ -1,7 +1,7 @@
 //! Calls `launchctl` or `systemctl` for the service of the user.
 //!
-//! Each call is one process with a timeout. The manager may be missing, such as in a container; that is
-//! [`ManagerError::Absent`].
+//! Each call is one process with a timeout. The manager may be missing, such as in a container:
+//! [`ManagerError::is_absent`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,9 @@ pub enum ManagerError {
     /// There is no service manager, such as in a container; with the reason.
     #[error("no service manager answers ({0})")]
     Absent(String),
+    /// The program of the service manager, with this name, is not installed.
+    #[error("no service manager answers (there is no {0} in PATH)")]
+    NoProgram(String),
     /// The manager reported an error.
     #[error("`{command}` failed: {description}")]
     Failed {
@@ -44,6 +47,13 @@ pub enum ManagerError {
         /// The last line of its stderr.
         description: String,
     },
+}
+
+impl ManagerError {
+    /// Whether there is no service manager, for whatever reason.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent(_) | Self::NoProgram(_))
+    }
 }
 
 /// The service manager of the user.
@@ -268,9 +278,7 @@ impl ServiceManager {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await {
             Ok(Ok(output)) => Ok(output),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                Err(ManagerError::Absent(format!("there is no {name} in PATH")))
-            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(ManagerError::NoProgram(name)),
             Ok(Err(error)) => Err(ManagerError::Absent(format!("{name} could not be started: {error}"))),
             Err(_) => Err(ManagerError::Failed {
                 command: format!("{name} {}", arguments.join(" ")),

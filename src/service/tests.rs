@@ -327,7 +327,7 @@ async fn manager_restarts_agent_with_replaced_program() {
 async fn manager_distinguishes_absent_from_failed() {
     let nowhere = ServiceManager::new(Platform::MacOs, "/nonexistent/launchctl".into(), 501);
     let absent = nowhere.state().await.unwrap_err();
-    assert_eq!(absent, ManagerError::Absent("there is no launchctl in PATH".to_owned()));
+    assert_eq!(absent, ManagerError::NoProgram("launchctl".to_owned()));
 
     let recorded = Recorded::new(Platform::Xdg, "systemctl");
     fs::write(recorded.directory.path().join("no-bus"), "").unwrap();
@@ -362,6 +362,8 @@ fn environment_is_stored_in_a_file_of_the_owner_only() {
     environment.change(&names(&["A", "B", "C", "D", "LC_ALL"]), &[], value_of).unwrap();
     environment.write(&disk).unwrap();
     assert!(read().unwrap() == environment);
+    let differs = |name, value: &str| environment.differs(name, value.as_ref());
+    assert!(differs("A", "other") && !differs("A", "plain") && !differs("NONE", "other"));
     for (path, permissions) in [(path.as_path(), 0o600), (path.parent().unwrap(), 0o700)] {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, permissions);
     }

@@ -160,6 +160,9 @@ async fn demo_is_labelled_and_keeps_separate_state() {
         (answer.code, answer.stdout.trim()),
         (Some(0), "Hello! This is the demo of codexd, not Codex itself.")
     );
+    let resumed = run_command(command(daemon.base_url(), directory.path(), &["resume", "last"])).await;
+    assert_eq!(resumed.code, Some(1));
+    assert!(resumed.stderr.contains("This is the demo"), "{}", resumed.stderr);
     assert!(state.join("threads").is_dir());
     let plain = Daemon::builder().start().await;
     assert!(get(&plain, "/healthz").await.json["service"]["codex"].get("demo").is_none());

@@ -5,12 +5,13 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::super::demo::DIRECTORY as DEMO_DIRECTORY;
 use super::super::output;
 use super::super::service::state_text;
 use super::super::status::holder;
 use super::check::Check;
 use crate::client::{ClientError, DaemonClient};
-use crate::config::{Config, is_variable_set};
+use crate::config::{Config, is_variable_set, variable};
 use crate::daemon::PROTECTED_DIRECTORY;
 use crate::http::{Peer, peer_of, read_token};
 use crate::service::{
@@ -54,11 +55,14 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     checks.extend(other_users(config).await);
     let installed = service::file().ok().and_then(|file| std::fs::read_to_string(file).ok());
     let variables = ServiceEnvironment::of_this_user().ok();
-    checks.extend(installed.zip(variables).and_then(|(file, variables)| {
-        missing_variables(|name| {
+    if let Some((file, variables)) = installed.zip(variables) {
+        checks.extend(missing_variables(|name| {
             is_variable_set(name) && installed_variable(&file, name).is_none() && !variables.has(name)
-        })
-    }));
+        }));
+        checks.extend(different_variables(|name| {
+            variable(name).is_some_and(|value| variables.differs(name, &value))
+        }));
+    }
     checks
 }
 
@@ -74,12 +78,28 @@ fn protected_directories(status: Option<&Value>) -> Vec<Check> {
 /// Names the environment variables that a command of Codex may need, that this shell has, and that were not handed to the
 /// service; the manager may have them.
 fn missing_variables(is_missing: impl Fn(&str) -> bool) -> Option<Check> {
-    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(|name| is_missing(name)).collect();
-    let flags: String = names.iter().map(|name| format!(" --service-env {name}")).collect();
-    let detail = format!("This shell has {}, and the service does not.", names.join(", "));
+    let (names, flags) = shell_variables(is_missing)?;
+    let detail = format!("This shell has {names}, and the service does not.");
     let advice =
         format!("If Codex needs that, type, with the settings of the service: codexd service install{flags}");
-    (!names.is_empty()).then(|| Check::warn("variables", detail, advice))
+    Some(Check::warn("variables", detail, advice))
+}
+
+/// Names those that were handed to the service with another value than this shell has.
+fn different_variables(is_different: impl Fn(&str) -> bool) -> Option<Check> {
+    let (names, flags) = shell_variables(is_different)?;
+    let detail = format!("The service was handed other values of {names} than this shell has.");
+    let advice = format!(
+        "If those of this shell are right, type, with the settings of the service: codexd service install{flags}"
+    );
+    Some(Check::warn("variables", detail, advice))
+}
+
+/// The names among [`SHELL_VARIABLES`] that `is_meant`, for a sentence and as flags of `service install`.
+fn shell_variables(is_meant: impl Fn(&str) -> bool) -> Option<(String, String)> {
+    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(|name| is_meant(name)).collect();
+    let flags = names.iter().map(|name| format!(" --service-env {name}")).collect();
+    (!names.is_empty()).then(|| (names.join(", "), flags))
 }
 
 /// Checks whether other users can be rejected; nothing is shown where that is so.
@@ -130,15 +150,21 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
             let snapshot = &status["snapshot"];
             let (pid, version) = (&snapshot["daemon"]["pid"], text(&snapshot["config"]["version"]));
             let state_dir = text(&snapshot["config"]["paths"]["stateDir"]);
-            let demo = if status["service"]["codex"]["demo"] == true { "the demo of " } else { "" };
+            let is_demo = status["service"]["codex"]["demo"] == true;
+            let demo = if is_demo { "the demo of " } else { "" };
             let named = format!("{demo}codexd {version} with PID {pid}");
             if Path::new(state_dir) == config.paths.state_dir {
                 let address = Check::ok("address", format!("The daemon listens at {base}."));
                 return [running(config, &named, version, &status["service"]), address];
             }
             let detail = format!("{base} is in use by {named}, whose state is in {state_dir}.");
-            let advice = "Stop that one, or choose another address with --local-api-base.";
-            [elsewhere(), Check::fail("address", detail, advice)]
+            let address = if is_demo && Path::new(state_dir) == config.paths.state_dir.join(DEMO_DIRECTORY) {
+                Check::warn("address", detail, "Before codexd starts with Codex, type: codexd stop")
+            } else {
+                let advice = "Stop that one, or choose another address with --local-api-base.";
+                Check::fail("address", detail, advice)
+            };
+            [elsewhere(), address]
         }
         Some(Err(ClientError::Unreachable { .. })) => [elsewhere(), free(config)],
         Some(Err(ClientError::Refused { message, .. })) => {
@@ -289,11 +315,16 @@ async fn service(config: &Config) -> Check {
     let manager = ServiceManager::for_this_system();
     let state = match manager.state().await {
         Ok(state) => state,
-        Err(ManagerError::Absent(_)) if change == FileChange::Installed => {
+        Err(error) if error.is_absent() && change == FileChange::Installed => {
             return Check::ok("service", "Not installed, and there is no service manager.");
         }
         Err(error) => {
-            let advice = "Log in with a full session, not through su or sudo, and try again.";
+            let advice = match error {
+                ManagerError::NoProgram(_) => {
+                    "Where there is no service manager, \"codexd start\" starts codexd."
+                }
+                _ => "Log in with a full session, not through su or sudo, and try again.",
+            };
             return Check::warn("service", format!("{path} exists, but {error}."), advice);
         }
     };
@@ -333,5 +364,8 @@ mod tests {
         let advice = check.advice.unwrap();
         assert!(advice.ends_with("install --service-env HTTPS_PROXY --service-env NO_PROXY"), "{advice}");
         assert!(missing_variables(|_| false).is_none());
+        let check = different_variables(|name| name == "HTTPS_PROXY").unwrap();
+        assert_eq!(check.detail, "The service was handed other values of HTTPS_PROXY than this shell has.");
+        assert!(different_variables(|_| false).is_none());
     }
 }

@@ -85,11 +85,9 @@ fn silent(state: &ServiceState, base: &LocalApiBase) -> Failure {
 /// The failure of a command because of its service manager.
 pub(super) fn manager_failure(error: ManagerError) -> Failure {
     Failure::new(match error {
-        ManagerError::Absent(_) => format!("The service cannot be reached: {error}."),
-        ManagerError::Failed { .. } => {
-            format!(
-                "The service manager reported an error: {error}. \"codexd service status\" shows its state."
-            )
-        }
+        _ if error.is_absent() => format!("The service cannot be reached: {error}."),
+        _ => format!(
+            "The service manager reported an error: {error}. \"codexd service status\" shows its state."
+        ),
     })
 }

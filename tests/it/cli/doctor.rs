@@ -259,6 +259,49 @@ async fn doctor_names_process_at_address() {
 }
 
 #[tokio::test]
+async fn doctor_warns_about_the_demo_that_commands_use() {
+    let (home, demo) = (home(), Daemon::builder().demo().start().await);
+    let of_demo = |path: PathBuf| path.parent().unwrap().display().to_string();
+    let flags = [
+        format!("--local-api-base={}", demo.base_url()),
+        format!("--logs-dir={}", of_demo(demo.logs_dir())),
+        format!("--state-dir={}", of_demo(demo.state_dir())),
+    ];
+    let found = doctor(home.path(), &as_strs(&flags)).await;
+    found.assert("address", "warn", "is in use by the demo of codexd");
+    found.assert("address", "warn", "codexd stop");
+    found.assert("daemon", "ok", "No codexd uses these directories");
+    assert!(found.ok);
+    // The demo of other directories is like any other program.
+    let elsewhere = doctor(home.path(), &[&flags[0]]).await;
+    elsewhere.assert("address", "fail", "is in use by the demo of codexd");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn doctor_compares_the_variables_of_the_service_with_the_shell() {
+    let (home, address) = (home(), free_address());
+    let flags = [fake_flags().as_slice(), &[&address]].concat();
+    let run = |subcommand: &[&str], proxy: &str| {
+        let mut command = codexd(home.path());
+        command.args([subcommand, &flags].concat()).current_dir(home.path());
+        // Without a service manager.
+        command.env("PATH", home.path()).env("HTTPS_PROXY", proxy);
+        run_command(command)
+    };
+    let installed = run(&["service", "install", "--service-env", "HTTPS_PROXY"], "http://127.0.0.1:1").await;
+    assert_eq!(installed.code, Some(0), "{}", installed.stderr);
+    let found = Findings::of(&run(&["doctor", "--json"], "http://127.0.0.1:1").await);
+    assert!(!found.checks.contains_key("variables"), "{:?}", found.checks);
+    found.assert("service", "warn", "there is no systemctl in PATH");
+    found.assert("service", "warn", "starts codexd");
+    let found = Findings::of(&run(&["doctor", "--json"], "http://127.0.0.1:2").await);
+    found.assert("variables", "warn", "other values of HTTPS_PROXY");
+    found.assert("variables", "warn", "codexd service install --service-env HTTPS_PROXY");
+    assert!(!format!("{:?}", found.checks).contains("127.0.0.1:2"), "{:?}", found.checks);
+}
+
+#[tokio::test]
 async fn doctor_checks_token_file() {
     let home = home();
     let token = home.path().join("token");
