@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::{Stage, create_session, record, rest_of, submit};
 use crate::api::{run_command, wait_for_event_type, wait_until_not_ready};
 use crate::cli::CliUser;
-use crate::support::codex::{CodexHome, versions};
+use crate::support::codex::{CodexHome, codex, versions};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, get_text, post};
 use crate::support::model::MockModel;
 use crate::support::skip::runs_long;
+use crate::support::terminal::Terminal;
 use crate::support::wait::{wait_until, wait_until_async};
 use crate::support::websocket::EventStream;
 
@@ -144,6 +145,23 @@ async fn invalid_login_restarts_app_server_once() {
     assert_eq!(stage.turn(&session, "mock:text=[three]").await.status(), "failed");
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
     codex_state(&stage.daemon, "loginRefused").await;
+}
+
+/// The account is known a moment after the app-server is ready.
+#[tokio::test]
+async fn welcome_on_a_terminal_says_that_there_is_no_account() {
+    let model = MockModel::start();
+    let home = CodexHome::builder(&model).needs_account().build();
+    let user = CliUser::at("http://127.0.0.1:0");
+    let mut command = user.command(&["start", "--repo-root", ".", "--server-command"]);
+    command.arg(&codex().native).env("CODEX_HOME", home.path()).env("NO_COLOR", "1");
+    let terminal = Terminal::start(command, 200);
+    terminal.shows("Ctrl-C stops codexd.").await;
+    let shown = terminal.text();
+    let first = shown.lines().next().unwrap();
+    assert!(first.contains("Codex has no account") && first.contains("codex login"), "{shown}");
+    terminal.interrupt();
+    assert_eq!(terminal.ended().await.0, Some(0));
 }
 
 #[tokio::test]
