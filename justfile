@@ -64,7 +64,7 @@ sign certificate program="target/release/codexd":
 soak hours:
     cargo bench --bench soak -- {{ hours }}
 
-# Write docs/openapi.json, docs/commands.md and the recorded answers of the commands anew
+# Rewrite docs/openapi.json, docs/commands.md and the recorded answers of the commands
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi
     CODEXD_UPDATE_DOCS=1 CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- cli::
@@ -82,6 +82,6 @@ dist *targets:
 documents:
     .ci/documents
 
-# Record docs/demo.svg anew
+# Record docs/demo.svg again
 recording:
     .ci/recording

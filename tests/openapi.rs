@@ -21,7 +21,7 @@ use serde_json::Value;
 
 const EVENTS: &str = "/v1/codexd/events";
 const BASE_URL: &str = "http://127.0.0.1:4319";
-/// Set to anything, it makes the test write the committed document anew.
+/// Set to anything, it makes the test rewrite the committed document.
 const UPDATE: &str = "CODEXD_UPDATE_DOCS";
 
 #[test]

@@ -20,11 +20,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Runs git in a clone of the test's own.
-fn git(folder: &Path, arguments: &[&str]) -> String {
+fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false"])
         .args(arguments)
-        .current_dir(folder)
+        .current_dir(directory)
         .output()
         .unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -41,32 +41,32 @@ fn clone() -> Option<tempfile::TempDir> {
         );
         return None;
     }
-    let folder = scratch::directory("test");
-    fs::create_dir(folder.path().join("src")).unwrap();
+    let directory = scratch::directory("test");
+    fs::create_dir(directory.path().join("src")).unwrap();
     for name in ["src/main.rs", "Cargo.toml", "Cargo.lock", "README.md"] {
-        fs::write(folder.path().join(name), "first").unwrap();
+        fs::write(directory.path().join(name), "first").unwrap();
     }
-    git(folder.path(), &["init", "--quiet"]);
-    git(folder.path(), &["add", "."]);
-    git(folder.path(), &["commit", "--quiet", "--message", "first"]);
-    Some(folder)
+    git(directory.path(), &["init", "--quiet"]);
+    git(directory.path(), &["add", "."]);
+    git(directory.path(), &["commit", "--quiet", "--message", "first"]);
+    Some(directory)
 }
 
 #[test]
 fn version_commit_matches_clone_and_marks_changes() {
     let Some(clone) = clone() else { return };
-    let folder = clone.path();
-    let head = git(folder, &["rev-parse", "HEAD"]);
+    let directory = clone.path();
+    let head = git(directory, &["rev-parse", "HEAD"]);
     let short = head.get(..7).unwrap();
-    assert_eq!(build::commit_of(folder).as_deref(), Some(short));
+    assert_eq!(build::commit_of(directory).as_deref(), Some(short));
     // What is no part of the program changes nothing.
-    fs::write(folder.join("README.md"), "second").unwrap();
-    assert_eq!(build::commit_of(folder).as_deref(), Some(short));
-    fs::write(folder.join("src/new.rs"), "new").unwrap();
-    assert_eq!(build::commit_of(folder), Some(format!("{short}-dirty")));
-    git(folder, &["add", "."]);
-    git(folder, &["commit", "--quiet", "--message", "second"]);
-    let second = build::commit_of(folder).unwrap();
+    fs::write(directory.join("README.md"), "second").unwrap();
+    assert_eq!(build::commit_of(directory).as_deref(), Some(short));
+    fs::write(directory.join("src/new.rs"), "new").unwrap();
+    assert_eq!(build::commit_of(directory), Some(format!("{short}-dirty")));
+    git(directory, &["add", "."]);
+    git(directory, &["commit", "--quiet", "--message", "second"]);
+    let second = build::commit_of(directory).unwrap();
     assert!(second != short && second.len() == 7, "{second}");
 }
 
@@ -90,7 +90,7 @@ fn build_script_watches_existing_git_files() {
     };
     let before = stamps();
     for (_, path) in &before {
-        assert!(clone.path().join(path).exists(), "{path} is not there, so every build would begin anew");
+        assert!(clone.path().join(path).exists(), "{path} is not there, so every build would start over");
     }
     assert_eq!(stamps(), before);
     git(clone.path(), &["commit", "--quiet", "--allow-empty", "--message", "second"]);

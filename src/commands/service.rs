@@ -137,7 +137,7 @@ fn write(
     })
 }
 
-/// Names the variables that are handed to the service.
+/// Names the variables that are passed to the service.
 fn variables_note(environment: &ServiceEnvironment) -> Option<String> {
     let names: Vec<_> = environment.names().collect();
     let path = environment.path().display();

@@ -19,11 +19,11 @@ pub(super) fn path_in(environment: &Environment, name: &str) -> Option<PathBuf> 
     environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// The variable in the service file that names the file with the variables handed to the service. No setting: codexd reads
+/// The variable in the service file that names the file with the variables passed to the service. No setting: codexd reads
 /// it in `start` only, and no process that it starts has it.
 pub const SERVICE_ENV_FILE: &str = "BAA_CODEXD_SERVICE_ENV";
 
-/// The file with the variables that were handed to this service; `None` in a process that is no service, and in one that
+/// The file with the variables that were passed to this service; `None` in a process that is no service, and in one that
 /// has them.
 pub fn service_env_file() -> Option<PathBuf> {
     path_in(&process_environment(), SERVICE_ENV_FILE)

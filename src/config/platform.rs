@@ -47,7 +47,7 @@ impl Platform {
         self == Self::MacOs && self.logs_dir(home, None).is_some_and(|usual| usual == logs_dir)
     }
 
-    /// The file with the environment variables that the user hands to the service.
+    /// The file with the environment variables that the user passes to the service.
     ///
     /// It is in no directory of the state, because `codexd restore` replaces those. `xdg_config_home` is
     /// `XDG_CONFIG_HOME`; a relative path is ignored, as the XDG specification requires.

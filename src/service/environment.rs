@@ -1,4 +1,4 @@
-//! The environment variables that `codexd service install --service-env` hands to the service.
+//! The environment variables that `codexd service install --service-env` passes to the service.
 //!
 //! They may be secrets, and other users may be able to read the service file. So the service file has only the path of a
 //! file of their own, which no other user may read. Both service managers start codexd alike: `codexd start` reads the
@@ -28,7 +28,7 @@ const HEADING: &str = "\
 # One NAME=VALUE per line. A value in double quotes is a JSON string.
 ";
 
-/// The variables that the user hands to the service, and the file in which they are stored.
+/// The variables that the user passes to the service, and the file in which they are stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceEnvironment {
     path: PathBuf,
@@ -73,12 +73,12 @@ impl ServiceEnvironment {
         self.variables.keys().map(String::as_str)
     }
 
-    /// Whether the variable is handed to the service.
+    /// Whether the variable is passed to the service.
     pub fn has(&self, name: &str) -> bool {
         self.variables.contains_key(name)
     }
 
-    /// Whether the variable is handed to the service with another value than this one.
+    /// Whether the variable is passed to the service with another value than this one.
     pub fn differs(&self, name: &str, value: &OsStr) -> bool {
         self.variables.get(name).is_some_and(|stored| OsStr::new(stored) != value)
     }
@@ -98,7 +98,7 @@ impl ServiceEnvironment {
         for name in removed {
             check_name(name)?;
             if self.variables.remove(name).is_none() {
-                return Err(refused(name, "it is none of the variables that were handed to it"));
+                return Err(refused(name, "it is none of the variables that were passed to it"));
             }
         }
         for name in added {

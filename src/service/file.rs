@@ -103,7 +103,7 @@ pub fn file() -> Result<PathBuf, ServiceError> {
     Ok(Platform::current().service_file(&user.home, user.config_home.as_deref()))
 }
 
-/// The path of the file with the variables that were handed to the service of this user on this system.
+/// The path of the file with the variables that were passed to the service of this user on this system.
 pub fn variables_file() -> Result<PathBuf, ServiceError> {
     let user = UserEnv::from_process()?;
     Ok(Platform::current().service_env_file(&user.home, user.config_home.as_deref()))

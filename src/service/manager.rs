@@ -195,7 +195,7 @@ impl ServiceManager {
         }
     }
 
-    /// Loads the agent anew. launchd reads the file, and takes the signature of the program, only when an agent is
+    /// Reloads the agent. launchd reads the file, and takes the signature of the program, only when an agent is
     /// loaded: a program that was replaced since then may be killed at each start.
     async fn load_again(&self, state: &ServiceState, file: &Path) -> Result<(), ManagerError> {
         self.boot_out(state).await?;

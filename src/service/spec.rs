@@ -24,8 +24,8 @@ pub enum ServiceError {
         /// The reason, as half a sentence.
         reason: &'static str,
     },
-    /// A variable that cannot be handed to the service.
-    #[error("{name} cannot be handed to the service: {reason}.")]
+    /// A variable that cannot be passed to the service.
+    #[error("{name} cannot be passed to the service: {reason}.")]
     Variable {
         /// Its name.
         name: String,
@@ -38,7 +38,7 @@ pub enum ServiceError {
          without its value."
     )]
     NotAName,
-    /// The file with the variables that were handed to the service cannot be used.
+    /// The file with the variables that were passed to the service cannot be used.
     #[error("The environment variables of the service cannot be used: {0}.")]
     Environment(#[source] io::Error),
     /// The path of this program is unknown.

@@ -15,7 +15,7 @@ pub struct ServiceState {
     pub failed: bool,
     /// Whether it ended with a failure, and its manager waits before it starts it again.
     pub restarting: bool,
-    /// Whether launchd must load it anew before it can start, because its program was replaced.
+    /// Whether launchd must load it again before it can start, because its program was replaced.
     #[serde(rename = "needsReload")]
     pub needs_reload: bool,
     /// Its PID while it runs.

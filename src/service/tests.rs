@@ -389,7 +389,7 @@ fn environment_is_stored_in_a_file_of_the_owner_only() {
         ("A=\"secret\n", "in line 1 that is not a JSON string"),
         ("A=\"secret\\u0000\"\n", "in line 1 with a null character"),
         ("se-cret=1\n", "no use in line 1"),
-        ("PATH=secret\n", "PATH cannot be handed to the service"),
+        ("PATH=secret\n", "PATH cannot be passed to the service"),
         ("A=\u{7f}\n\0secret", "no NAME=VALUE in line 2"),
     ] {
         fs::write(&path, text).unwrap();
@@ -411,12 +411,12 @@ fn environment_refuses_names_with_a_reason_and_shows_no_value() {
         _ => Some("secret".into()),
     };
     for (name, reason) in [
-        ("PATH", "PATH cannot be handed to the service: \"codexd service install\" makes a PATH"),
+        ("PATH", "PATH cannot be passed to the service: \"codexd service install\" makes a PATH"),
         ("HOME", "home directory of your user"),
         ("CODEX_HOME", "into the service file itself"),
         ("BAA_CODEXD_STATE_DIR", "it belongs to codexd"),
-        ("UNSET", "UNSET cannot be handed to the service: it is not set"),
-        ("BROKEN", "BROKEN cannot be handed to the service: its value is not valid UTF-8."),
+        ("UNSET", "UNSET cannot be passed to the service: it is not set"),
+        ("BROKEN", "BROKEN cannot be passed to the service: its value is not valid UTF-8."),
         ("KEY=secret", "without its value"),
         ("sk-secret", "without its value"),
         ("gsk_secretK3Y", "without its value"),
@@ -427,7 +427,7 @@ fn environment_refuses_names_with_a_reason_and_shows_no_value() {
         assert!(refusal.contains(reason) && !refusal.contains("secret"), "{refusal}");
     }
     let refusal = environment.change(&[], &names(&["B"]), value_of).unwrap_err().to_string();
-    assert!(refusal.contains("B cannot be handed to the service: it is none of the variables"), "{refusal}");
+    assert!(refusal.contains("B cannot be passed to the service: it is none of the variables"), "{refusal}");
     let shown = format!("{environment:?}");
     assert!(shown.contains("\"A\"") && !shown.contains("secret"), "{shown}");
 }

@@ -75,7 +75,7 @@ fn protected_directories(status: Option<&Value>) -> Vec<Check> {
     protected.map(|note| Check::warn("directories", format!("{note}."), advice)).collect()
 }
 
-/// Names the environment variables that a command of Codex may need, that this shell has, and that were not handed to the
+/// Names the environment variables that a command of Codex may need, that this shell has, and that were not passed to the
 /// service; the manager may have them.
 fn missing_variables(is_missing: impl Fn(&str) -> bool) -> Option<Check> {
     let (names, flags) = shell_variables(is_missing)?;
@@ -85,10 +85,10 @@ fn missing_variables(is_missing: impl Fn(&str) -> bool) -> Option<Check> {
     Some(Check::warn("variables", detail, advice))
 }
 
-/// Names those that were handed to the service with another value than this shell has.
+/// Names those that were passed to the service with another value than this shell has.
 fn different_variables(is_different: impl Fn(&str) -> bool) -> Option<Check> {
     let (names, flags) = shell_variables(is_different)?;
-    let detail = format!("The service was handed other values of {names} than this shell has.");
+    let detail = format!("The service has other values of {names} than this shell.");
     let advice = format!(
         "If those of this shell are right, type, with the settings of the service: codexd service install{flags}"
     );
@@ -365,7 +365,7 @@ mod tests {
         assert!(advice.ends_with("install --service-env HTTPS_PROXY --service-env NO_PROXY"), "{advice}");
         assert!(missing_variables(|_| false).is_none());
         let check = different_variables(|name| name == "HTTPS_PROXY").unwrap();
-        assert_eq!(check.detail, "The service was handed other values of HTTPS_PROXY than this shell has.");
+        assert_eq!(check.detail, "The service has other values of HTTPS_PROXY than this shell.");
         assert!(different_variables(|_| false).is_none());
     }
 }

@@ -349,7 +349,7 @@ mod tests {
         assert!(facts.has_refused_call() && facts.config_was_read(1) && !facts.has_refused_call());
         facts.call_refused(1, line);
         facts.connected(2, &json!({ "userAgent": "codexd/0.171.0 (x)" }));
-        assert!(!facts.has_refused_call(), "another app-server has read it anew");
+        assert!(!facts.has_refused_call(), "another app-server has read it again");
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub struct WindowView {
     /// Its length.
     #[schemars(extend("x-unit" = "minutes"))]
     pub window_minutes: Option<i64>,
-    /// When it begins anew, RFC 3339, UTC, milliseconds.
+    /// When it begins again, RFC 3339, UTC, milliseconds.
     pub resets_at: Option<Timestamp>,
 }
 

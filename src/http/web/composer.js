@@ -313,7 +313,7 @@ function partsOfInput(input) {
   return { text, urls, lost: found.length - urls.length };
 }
 
-// Draws a queued turn anew: its time has changed.
+// Redraws a queued turn: its time has changed.
 function redrawQueued(queueId) {
   queueItems.get(queueId)?.remove();
   queueItems.delete(queueId);

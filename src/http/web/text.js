@@ -35,7 +35,7 @@ function noteRemovedText(container, count) {
   setText(note, `${plural(count, "earlier character")} not shown.`);
 }
 
-// A growing text is drawn anew at most this often; after a draw that took long, the next one is later.
+// A growing text is redrawn at most this often; after a draw that took long, the next one is later.
 const DRAW_INTERVAL_MS = 120;
 const DRAW_COST_FACTOR = 8;
 

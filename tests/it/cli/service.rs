@@ -177,7 +177,7 @@ async fn service_print_matches_install_and_writes_nothing() {
 const CANARY: &str = "canary of the provider";
 
 #[tokio::test]
-async fn service_env_is_handed_over_and_never_shown() {
+async fn service_env_is_passed_on_and_never_shown() {
     let user = ServiceUser::new();
     let run = async |arguments: &[&str], value: Option<&str>| {
         let mut command = user.command(arguments);
@@ -193,7 +193,7 @@ async fn service_env_is_handed_over_and_never_shown() {
     let unset = run(&["install", "--service-env", "PROVIDER_KEY"], None).await;
     assert_eq!(unset.code, Some(2));
     assert!(
-        unset.stderr.contains("PROVIDER_KEY cannot be handed to the service: it is not set"),
+        unset.stderr.contains("PROVIDER_KEY cannot be passed to the service: it is not set"),
         "{unset:?}"
     );
     assert!(!user.has_files(), "a refused name changes nothing");

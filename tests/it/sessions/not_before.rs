@@ -159,7 +159,7 @@ async fn turns_that_wait_start_once_and_never_early_whenever_the_daemon_is_kille
     let mut sessions = Vec::new();
     for _ in 0..3 {
         let session_id = new_session(&daemon).await;
-        // A thread that never had a turn is made anew after a restart.
+        // A thread that never had a turn is created again after a restart.
         start_turn(&daemon, &session_id, "deltas=0").await;
         wait_until_idle(&daemon, &session_id).await;
         sessions.push(session_id);
