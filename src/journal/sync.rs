@@ -115,11 +115,7 @@ impl LogSync {
             .and_then(|()| if directory { self.disk.sync_directory(&self.directory) } else { Ok(()) });
         let mut unsynced = self.lock();
         // Under the lock, so that no rotation renames the file during the check, which takes microseconds.
-        if let Some(difference) = unsynced.current.difference()? {
-            unsynced.failed = true;
-            unsynced.displaced = Some(difference.clone());
-            return Err(io::Error::other(difference));
-        }
+        unsynced.check_path()?;
         match synced {
             Ok(()) => {
                 // Files that were renamed or created meanwhile are still unsynced.
@@ -172,6 +168,12 @@ impl LogSync {
         self.written_through.store(through, Ordering::Release);
     }
 
+    /// Fails if the active file is not the one at its path any more, and makes the next sync fail then: a rotation would seal
+    /// the other file, and the lines of the open one would have no name.
+    pub(super) fn check_path(&self) -> io::Result<()> {
+        self.lock().check_path()
+    }
+
     /// Switches files by `change`, which returns the new active one; no sync runs meanwhile.
     pub(super) fn rotate(
         &self,
@@ -205,5 +207,12 @@ impl LogSync {
 impl Unsynced {
     fn of(current: Current, behind: bool) -> Self {
         Self { older: Vec::new(), current, directory: true, failed: false, displaced: None, behind }
+    }
+
+    fn check_path(&mut self) -> io::Result<()> {
+        let Some(difference) = self.current.difference()? else { return Ok(()) };
+        self.failed = true;
+        self.displaced = Some(difference.clone());
+        Err(io::Error::other(difference))
     }
 }

@@ -253,6 +253,37 @@ fn rotation_during_a_scrub_is_no_damage() {
     });
 }
 
+#[test]
+fn rotation_does_not_seal_a_file_that_replaced_the_active_one_or_was_cut_off() {
+    let limits = Limits { segment_bytes: 1_000, total_bytes: 1 << 30 };
+    let replace = |active: &Path| {
+        let older = active.with_extension("older");
+        let text = std::fs::read_to_string(active).unwrap();
+        std::fs::write(&older, text.split_inclusive('\n').next().unwrap()).unwrap();
+        std::fs::rename(older, active).unwrap();
+    };
+    let cut_off = |active: &Path| {
+        let file = std::fs::OpenOptions::new().write(true).open(active).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    };
+    for damage in [&replace as &dyn Fn(&Path), &cut_off] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = open_with(directory.path(), Disk::default(), limits).journal;
+        append(&mut journal, &["one", "two", "three"]);
+        journal.sync().sync().unwrap();
+        damage(&directory.path().join(ACTIVE_FILE));
+        for _ in 0..10 {
+            append(&mut journal, &["more", "and more"]);
+        }
+        journal.sync().sync().unwrap_err();
+        assert_eq!(journal.recover().unwrap(), Recovered { lost: None });
+        append(&mut journal, &["the last one"]);
+        journal.sync().sync().unwrap();
+        assert_eq!(on_disk(&journal, 0), (1..=24).collect::<Vec<_>>());
+        assert_eq!(journal.log().scrub(24).unwrap(), []);
+    }
+}
+
 #[tokio::test]
 async fn log_stays_within_its_size_and_reports_removed_events() {
     let directory = tempfile::tempdir().unwrap();

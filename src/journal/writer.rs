@@ -193,7 +193,7 @@ impl Journal {
     /// Begins a new segment for lines of `bytes` bytes; if that fails, the old one stays active.
     fn rotate(&mut self, lines: &[Line], bytes: u64) {
         let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
-        match self.rotate_at(first_seq) {
+        match self.sync.check_path().and_then(|()| self.rotate_at(first_seq)) {
             Ok(()) => self.remove_oldest(bytes.max(self.limits.segment_bytes)),
             Err(error) => tracing::warn!(%error, "failed to rotate the event log; the segment grows on"),
         }
