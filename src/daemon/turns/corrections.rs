@@ -87,9 +87,23 @@ struct Place {
     previous: Option<TurnId>,
 }
 
+/// Whether a listed turn has been cut off, or just begins.
+///
+/// Codex lists a turn whose history has no end as `interrupted` while its thread is not active, and the history has the
+/// beginning of a turn a moment before the thread becomes active (observed with 0.171.0 on a busy machine).
+fn is_cut_off_or_begins(found: &ListedTurn) -> bool {
+    found.status == values::TURN_INTERRUPTED && found.completed_at.is_none()
+}
+
 /// What the records lack of a turn as its thread lists it.
+///
+/// A turn that was cut off or just begins counts as running if it was not known before the connection: the watch of running
+/// turns settles it if nothing is heard of it.
 fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, place: Place) -> Vec<NewEvent> {
     let known = state.turns.get(thread_id, &found.id);
+    let may_begin = place.is_newest
+        && is_cut_off_or_begins(found)
+        && known.is_none_or(|turn| !turn.is_over() && !turn.has_gap);
     let runs = found.status == values::TURN_IN_PROGRESS;
     let is_inner = found.root_turn_id.as_ref().is_some_and(|root| *root != found.id);
     let is_news = match known {
@@ -126,7 +140,7 @@ fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, place: P
         error: found.error.clone(),
         completed_at: found.completed_at.map(Timestamp::of_seconds),
     };
-    if runs {
+    if runs || may_begin {
         let needs_status = known.is_some_and(|turn| turn.phase == Phase::CutOff);
         let settled = needs_status.then(|| settled.into());
         return started.into_iter().chain(settled).chain(items).collect();

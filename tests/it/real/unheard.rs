@@ -1,6 +1,9 @@
 //! What other clients of an app-server do while codexd does not hear of it: when it is not connected, or has not resumed the
 //! thread.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -162,6 +165,59 @@ async fn thread_that_another_client_opens_later_is_followed() {
         (&json!("completed"), &json!(text_of_deltas(20))),
         "{turn:#}"
     );
+}
+
+/// Codex lists a turn as interrupted before its thread is active; the proxy makes that moment long.
+#[tokio::test]
+async fn turn_that_is_listed_before_its_thread_is_active_is_not_taken_for_interrupted() {
+    let mut stage = Stage::start().await;
+    stage.restart_server().await;
+    let is_listed = Arc::new(AtomicBool::new(false));
+    let proxy = Proxy::start_with(&stage.home, {
+        let is_listed = Arc::clone(&is_listed);
+        move |message| {
+            let newest = message.pointer_mut("/result/data/0");
+            let Some(running) = newest.filter(|turn| turn["status"] == "inProgress") else { return false };
+            running["status"] = json!("interrupted");
+            !is_listed.swap(true, Ordering::Relaxed)
+        }
+    })
+    .await;
+    let daemon = Daemon::builder().external(&proxy.endpoint).state_from(&stage.before).start().await;
+    wait_until_async("a connection", async || {
+        (get(&daemon, "/healthz").await.json["service"]["ready"] == true).then_some(())
+    })
+    .await;
+    let other = stage.other_client().await;
+    let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
+    wait_until("the list of the turns", || is_listed.load(Ordering::Relaxed).then_some(())).await;
+    wait_until_async("the turn in the record", async || {
+        (record(&daemon, &stage.session).await["currentTurnId"] == turn_id).then_some(())
+    })
+    .await;
+    let turn = turn_when_over(&daemon, &stage.session, &turn_id).await;
+    assert_eq!(
+        (&turn["status"], &turn["text"]),
+        (&json!("completed"), &json!(text_of_deltas(20))),
+        "{turn:#}"
+    );
+    let events = events_of(&daemon, &turn_id);
+    assert!(!events.iter().any(|event| event["type"] == "turn.settled"), "{events:#?}");
+}
+
+#[tokio::test]
+async fn turn_of_another_client_that_was_cut_off_is_settled_after_the_next_connection() {
+    let mut stage = Stage::start().await;
+    let other = stage.other_client().await;
+    let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
+    drop(other);
+    stage.restart_server().await;
+    let daemon = builder(&stage.home).state_from(&stage.before).start().await;
+    wait_until("the beginning of the turn", || (!events_of(&daemon, &turn_id).is_empty()).then_some(()))
+        .await;
+    let turn = turn_when_over(&daemon, &stage.session, &turn_id).await;
+    assert_eq!(turn["status"], "interrupted", "{turn:#}");
+    assert_eq!(record(&daemon, &stage.session).await["currentTurnId"], Value::Null);
 }
 
 #[tokio::test]

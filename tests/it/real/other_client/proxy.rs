@@ -1,4 +1,5 @@
-//! A proxy between the daemon and an app-server that delays requests, so that another client is first.
+//! A proxy between the daemon and an app-server that delays requests, so that another client is first, or changes
+//! responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,14 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts a proxy for the app-server of this home.
     pub(crate) async fn start(home: &CodexHome) -> Self {
+        Self::start_with(home, |_| false).await
+    }
+
+    /// Starts a proxy that changes the messages of the app-server by `edit`, which returns whether it has changed one.
+    pub(crate) async fn start_with(
+        home: &CodexHome,
+        edit: impl Fn(&mut Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let directory = tempfile::Builder::new().prefix("codexd-").tempdir_in("/tmp").unwrap();
         let path = directory.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -39,7 +48,7 @@ impl Proxy {
             let (held, waiting) = (Arc::clone(&held), Arc::clone(&waiting));
             async move {
                 let (stream, _) = listener.accept().await.unwrap();
-                forward(accept_async(stream).await.unwrap(), server, &held, &waiting).await;
+                forward(accept_async(stream).await.unwrap(), server, &held, &waiting, edit).await;
             }
         });
         Self { endpoint: format!("unix://{}", path.display()), held, waiting, _directory: directory }
@@ -67,6 +76,7 @@ async fn forward(
     server: WebSocketStream<UnixStream>,
     held: &watch::Sender<Option<&'static str>>,
     waiting: &AtomicBool,
+    edit: impl Fn(&mut Value) -> bool,
 ) {
     let ((mut to_daemon, mut from_daemon), (mut to_server, mut from_server)) =
         (daemon.split(), server.split());
@@ -91,7 +101,13 @@ async fn forward(
         let _ = to_server.close().await;
     };
     let down = async {
-        while let Some(Ok(message)) = from_server.next().await {
+        while let Some(Ok(mut message)) = from_server.next().await {
+            if let Message::Text(text) = &message {
+                let mut value = serde_json::from_str(text).unwrap();
+                if edit(&mut value) {
+                    message = Message::text(value.to_string());
+                }
+            }
             if to_daemon.send(message).await.is_err() {
                 return;
             }
