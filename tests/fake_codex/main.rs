@@ -1,5 +1,5 @@
 //! `fake_codex app-server [--store DIRECTORY] [--startup DIRECTIVES]...`: a scripted app-server for tests. It can cause
-//! every fault that Codex may have.
+//! every fault that Codex may have. `fake_codex record FILE` records what a test sends to it.
 //!
 //! It is an example target: `cargo test` builds it, and nothing installs it.
 //! `program.rs` finds the program for the tests and the benchmarks; `app_server/mod.rs` lists the directives.
@@ -12,8 +12,10 @@
 
 mod app_server;
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -38,6 +40,27 @@ enum Command {
         #[arg(long)]
         startup: Vec<String>,
     },
+    /// Copy stdin to the end of a file and then to stdout
+    ///
+    /// tee may write to stdout first: what is answered would then not be in the file yet.
+    Record {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// Copies stdin until it ends.
+fn record(file: &Path) -> io::Result<()> {
+    let mut file = File::options().append(true).create(true).open(file)?;
+    // `Stdout` would split every block into lines.
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (mut input, mut block) = (io::stdin().lock(), vec![0; 64 * 1024]);
+    loop {
+        let count = input.read(&mut block)?;
+        let Some(text) = block.get(..count).filter(|text| !text.is_empty()) else { return Ok(()) };
+        file.write_all(text)?;
+        output.write_all(text)?;
+    }
 }
 
 fn main() -> ExitCode {
@@ -45,6 +68,10 @@ fn main() -> ExitCode {
         Ok(CommandLine { command: Command::AppServer { store, startup } }) => {
             app_server::run(Options { store, startup })
         }
+        Ok(CommandLine { command: Command::Record { file } }) => match record(&file) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         Err(error) => {
             // Without stderr nothing can be reported.
             let _ = write!(std::io::stderr(), "{error}");

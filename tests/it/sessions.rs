@@ -39,13 +39,15 @@ impl RecordingAppServer {
 
     /// A daemon with this app-server.
     pub(crate) fn builder(&self) -> DaemonBuilder {
-        self.builder_with_script("tee -a \"$0\" | { \"$1\" app-server --store \"$2\" || kill -KILL 0; }")
+        self.builder_with_script(
+            "\"$1\" record \"$0\" | { \"$1\" app-server --store \"$2\" || kill -KILL 0; }",
+        )
     }
 
     /// A daemon that receives responses, but no notification about turns and no user message.
     fn builder_without_turn_events(&self) -> DaemonBuilder {
         self.builder_with_script(
-            "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
+            "\"$1\" record \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
              '\"userMessage\"'",
         )
     }
@@ -55,7 +57,7 @@ impl RecordingAppServer {
     /// Only the response to `turn/start` identifies the turn of a submission.
     pub(crate) fn builder_without_user_messages(&self) -> DaemonBuilder {
         self.builder_with_script(
-            "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | sed -u \
+            "\"$1\" record \"$0\" | \"$1\" app-server --store \"$2\" | sed -u \
              -e 's/\"userMessage\"/\"hidden\"/g' -e 's/\"clientId\":\"[^\"]*\"/\"clientId\":null/g'",
         )
     }
@@ -63,7 +65,7 @@ impl RecordingAppServer {
     /// A daemon that receives no notification of user messages; a thread that it reads contains them.
     pub(crate) fn builder_without_user_notifications(&self) -> DaemonBuilder {
         self.builder_with_script(
-            "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v \
+            "\"$1\" record \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v \
              '\"userMessage\".*emittedAtMs'",
         )
     }
@@ -71,7 +73,7 @@ impl RecordingAppServer {
     /// A daemon whose app-server receives each message half a second after it was recorded.
     pub(crate) fn builder_with_delayed_input(&self) -> DaemonBuilder {
         self.builder_with_script(
-            "tee -a \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
+            "\"$1\" record \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
              app-server --store \"$2\"",
         )
     }

@@ -204,7 +204,7 @@ async fn app_server_rejections_are_returned_with_their_details() {
 
 /// Starts a daemon whose child process records its stdin in this file.
 async fn recording_daemon(file: &std::path::Path) -> Daemon {
-    let script = "tee \"$0\" | \"$1\" app-server";
+    let script = "\"$1\" record \"$0\" | \"$1\" app-server";
     let (file, program) = (file.to_str().unwrap(), fake_codex());
     Daemon::builder().server("sh", &["-c", script, file, program]).start().await
 }

@@ -187,7 +187,7 @@ async fn turn_with_unknown_outcome_is_not_rerun_on_old_codex() {
     // An old Codex does not report the IDs that a newer one has stored.
     let old = |app_server: &RecordingAppServer| {
         app_server.builder_with_script(
-            "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; } \
+            "\"$1\" record \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; } \
              | sed -u 's/\"clientId\":\"[^\"]*\"/\"clientId\":null/g'",
         )
     };

@@ -10,8 +10,7 @@ use crate::support::wait::wait_until_async;
 
 /// A daemon whose app-server takes longer to start a thread than `--call-timeout`.
 fn with_late_threads(app_server: &RecordingAppServer) -> DaemonBuilder {
-    let script =
-        "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
+    let script = "\"$1\" record \"$0\" | { \"$1\" app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
     app_server.builder_with_script(script).arg("--call-timeout=1")
 }
 

@@ -126,7 +126,7 @@ async fn missing_thread_read_is_reported_once() {
 async fn slow_app_server_is_asked_about_few_silent_turns_at_a_time() {
     const TURNS: usize = 6;
     let app_server = RecordingAppServer::new();
-    let script = "tee -a \"$0\" | \"$1\" app-server --store \"$2\" --startup answer-late=300";
+    let script = "\"$1\" record \"$0\" | \"$1\" app-server --store \"$2\" --startup answer-late=300";
     let daemon = app_server.builder_with_script(script).start().await;
     let mut sessions = Vec::new();
     for _ in 0..TURNS {

@@ -49,7 +49,7 @@ impl TargetDaemon {
     pub(super) async fn start() -> (Self, State) {
         let home = scratch::directory("input");
         let (app_server_input, store) = (home.path().join("input"), home.path().join("store"));
-        let script = r#"tee "$0" | "$1" app-server --store "$2""#;
+        let script = r#""$1" record "$0" | "$1" app-server --store "$2""#;
         let program = fake_codex();
         let arguments: [&OsStr; 5] =
             ["-c".as_ref(), script.as_ref(), app_server_input.as_os_str(), program.as_ref(), store.as_ref()];
