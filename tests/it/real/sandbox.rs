@@ -52,7 +52,20 @@ impl Stage {
 
     /// Waits until a command runs, and asserts that its sandbox has created a directory in the workspace.
     async fn wait_for_command(&self) {
-        wait_until("the command", || self.commands().first().copied()).await;
+        // A command that fails ends its turn; its output says why.
+        let ended = || {
+            let is_end =
+                |item: &Value| item["item"]["type"] == "commandExecution" && !item["completedAtMs"].is_null();
+            let events = self.daemon.events_on_disk().into_iter();
+            events.map(|event| event["detail"]["params"].clone()).filter(is_end).last()
+        };
+        let earlier = ended();
+        wait_until("the command", || {
+            let now = ended();
+            assert!(now == earlier, "the command has ended: {now:#?}");
+            self.commands().first().copied()
+        })
+        .await;
         assert!(
             self.home.workspace().join(".git").is_dir(),
             "the sandbox created no directory, so the test proves nothing"
