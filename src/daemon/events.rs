@@ -3,8 +3,11 @@
 mod held;
 mod trust;
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
+use crate::codex::protocol::thread_changes::ThreadSettings;
 use crate::codex::{Closed, Outline, RestartScheduled};
 use crate::config::{Config, MODE};
 use crate::ids::{SessionId, ThreadId};
@@ -46,27 +49,50 @@ pub(crate) fn session_updated(
         let is_change = title.is_some() || archived.is_some();
         is_change.then(|| {
             let (session_id, thread_id) = (session.session_id.clone(), session.thread_id.clone());
-            SessionEvent::Updated { session_id, thread_id, title, archived, metadata: None, model: None }
-                .into()
+            SessionEvent::Updated {
+                session_id,
+                thread_id,
+                title,
+                archived,
+                metadata: None,
+                model: None,
+                reasoning_effort: None,
+                service_tier: None,
+            }
+            .into()
         })
     });
     changed.collect()
 }
 
-/// The model of a thread, in the sessions in which it is another one.
-pub(crate) fn model_changed(state: &State, thread_id: &ThreadId, model: &str) -> Vec<NewEvent> {
-    let others =
-        state.sessions.in_thread(thread_id).filter(|session| session.model.as_deref() != Some(model));
-    let changed = others.map(|session| {
-        SessionEvent::Updated {
-            session_id: session.session_id.clone(),
-            thread_id: session.thread_id.clone(),
-            title: None,
-            archived: None,
-            metadata: None,
-            model: Some(model.to_owned()),
-        }
-        .into()
+/// The settings of a thread, in the sessions in which they are others; one that is `None` leaves the record as it is.
+pub(crate) fn settings_changed(
+    state: &State,
+    thread_id: &ThreadId,
+    settings: &ThreadSettings,
+) -> Vec<NewEvent> {
+    let ThreadSettings { model, effort, service_tier } = settings;
+    let other = |new: Option<&String>, known: &Option<Arc<str>>| {
+        new.filter(|new| known.as_deref() != Some(new.as_str())).cloned()
+    };
+    let changed = state.sessions.in_thread(thread_id).filter_map(|session| {
+        let model = other(Some(model), &session.model);
+        let reasoning_effort = other(effort.as_ref(), &session.reasoning_effort);
+        let service_tier = other(service_tier.as_ref(), &session.service_tier);
+        let is_change = model.is_some() || reasoning_effort.is_some() || service_tier.is_some();
+        is_change.then(|| {
+            SessionEvent::Updated {
+                session_id: session.session_id.clone(),
+                thread_id: session.thread_id.clone(),
+                title: None,
+                archived: None,
+                metadata: None,
+                model,
+                reasoning_effort,
+                service_tier,
+            }
+            .into()
+        })
     });
     changed.collect()
 }

@@ -258,10 +258,21 @@ impl State {
                 }
                 sessions.update(session_id, |session| session.trust = *trust)
             }
-            SessionEvent::Updated { session_id, title, archived, metadata, model, .. } => {
+            SessionEvent::Updated {
+                session_id,
+                title,
+                archived,
+                metadata,
+                model,
+                reasoning_effort,
+                service_tier,
+                ..
+            } => {
                 let Some(before) = sessions.get(session_id) else { return false };
                 // An answer knows whether there was no title.
-                let is_shown = before.title.is_some() && title.is_some() || model.is_some();
+                let settings = [model, reasoning_effort, service_tier];
+                let is_shown = before.title.is_some() && title.is_some()
+                    || settings.iter().any(|setting| setting.is_some());
                 if is_shown || archived.is_some() || metadata.is_some() {
                     self.private.keep_former(before);
                 }
@@ -269,8 +280,12 @@ impl State {
                     if let Some(title) = title {
                         session.title = Some(title.as_str().into());
                     }
-                    if let Some(model) = model {
-                        session.model = Some(model.as_str().into());
+                    let shown =
+                        [&mut session.model, &mut session.reasoning_effort, &mut session.service_tier];
+                    for (shown, setting) in shown.into_iter().zip(settings) {
+                        if let Some(setting) = setting {
+                            *shown = Some(setting.as_str().into());
+                        }
                     }
                     session.archived = archived.unwrap_or(session.archived);
                     if let Some(metadata) = metadata {

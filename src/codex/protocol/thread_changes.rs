@@ -1,4 +1,4 @@
-//! What notifications tell about the name of a thread, its model, whether it is archived, and its messages.
+//! What notifications tell about the name of a thread, its settings, whether it is archived, and its messages.
 
 use serde::Deserialize;
 
@@ -17,20 +17,30 @@ pub fn new_name(params: &str) -> Option<(ThreadId, String)> {
     Some((thread_id, thread_name?))
 }
 
-/// The thread and its model in the parameters of [`super::notifications::THREAD_SETTINGS_UPDATED`].
-pub fn new_model(params: &str) -> Option<(ThreadId, String)> {
+/// The settings of a thread that its sessions show.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThreadSettings {
+    /// The model.
+    pub model: String,
+    /// The reasoning effort; `None` for that of the model.
+    #[serde(default)]
+    pub effort: Option<String>,
+    /// The service tier; `None` for that of the account.
+    #[serde(default)]
+    pub service_tier: Option<String>,
+}
+
+/// The thread and its settings in the parameters of [`super::notifications::THREAD_SETTINGS_UPDATED`].
+pub fn new_settings(params: &str) -> Option<(ThreadId, ThreadSettings)> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Updated {
         thread_id: ThreadId,
-        thread_settings: Settings,
-    }
-    #[derive(Deserialize)]
-    struct Settings {
-        model: String,
+        thread_settings: ThreadSettings,
     }
     let Updated { thread_id, thread_settings } = serde_json::from_str(params).ok()?;
-    Some((thread_id, thread_settings.model))
+    Some((thread_id, thread_settings))
 }
 
 /// The thread in parameters that name one.
@@ -88,5 +98,14 @@ mod tests {
         assert_eq!(user_message(&other), None);
         assert_eq!(new_name(r#"{"threadId":"t","threadName":"n"}"#), Some(("t".into(), "n".to_owned())));
         assert_eq!(new_name(r#"{"threadId":"t","threadName":null}"#), None);
+        let settings = |settings: serde_json::Value| {
+            new_settings(&json!({ "threadId": "t", "threadSettings": settings }).to_string())
+        };
+        let (thread_id, all) =
+            settings(json!({ "model": "m", "effort": "high", "serviceTier": "flex", "cwd": "/" })).unwrap();
+        assert_eq!((thread_id.as_str(), all.model.as_str()), ("t", "m"));
+        assert_eq!((all.effort.as_deref(), all.service_tier.as_deref()), (Some("high"), Some("flex")));
+        let (_, usual) = settings(json!({ "model": "m", "effort": null })).unwrap();
+        assert_eq!((usual.effort, usual.service_tier), (None, None));
     }
 }

@@ -1,7 +1,7 @@
-//! What notifications change about the sessions of a thread: their title and model, and whether the thread is archived.
+//! What notifications change about the sessions of a thread: their title and settings, and whether the thread is archived.
 
 use crate::codex::protocol::{notifications, thread_changes};
-use crate::daemon::events::{model_changed, session_updated};
+use crate::daemon::events::{session_updated, settings_changed};
 use crate::daemon::recorder::input::Input;
 use crate::state::title::{title_of_message, title_of_name};
 use crate::state::{NewEvent, State};
@@ -14,10 +14,10 @@ pub(super) fn session_changes(method: &str, params: &str) -> Option<Input> {
             let title = title_of_name(&name)?;
             Some(build(move |state| session_updated(state, &thread_id, Some(&title), None)))
         }
-        // A turn with a model of its own sets that of the turns after it.
+        // A turn with a model or an effort of its own sets that of the turns after it.
         notifications::THREAD_SETTINGS_UPDATED => {
-            let (thread_id, model) = thread_changes::new_model(params)?;
-            Some(build(move |state| model_changed(state, &thread_id, &model)))
+            let (thread_id, settings) = thread_changes::new_settings(params)?;
+            Some(build(move |state| settings_changed(state, &thread_id, &settings)))
         }
         notifications::THREAD_ARCHIVED | notifications::THREAD_UNARCHIVED => {
             let thread_id = thread_changes::thread_of(params)?;

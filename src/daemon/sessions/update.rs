@@ -68,6 +68,8 @@ impl Sessions {
                             archived: None,
                             metadata: Some(labels),
                             model: None,
+                            reasoning_effort: None,
+                            service_tier: None,
                         });
                         event.into_iter().map(Into::into).collect()
                     };

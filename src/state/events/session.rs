@@ -64,6 +64,10 @@ event_types! {
             metadata: Option<BTreeMap<String, String>> = default skip_serializing_if,
             /// The model of its next turns.
             model: Option<String> = default skip_serializing_if,
+            /// The reasoning effort of its next turns.
+            reasoning_effort: Option<String> = default skip_serializing_if,
+            /// The service tier of its next turns.
+            service_tier: Option<String> = default skip_serializing_if,
         } => Info, {
             let named = title.as_ref().map(|title| format!("its title is {title:?}"));
             let archived = archived.map(|archived| match archived {
@@ -72,7 +76,10 @@ event_types! {
             });
             let labels = metadata.as_ref().map(|_| "its labels changed".to_owned());
             let model = model.as_ref().map(|model| format!("its model is {model}"));
-            let all: Vec<_> = [named, archived, labels, model].into_iter().flatten().collect();
+            let effort = reasoning_effort.as_ref().map(|effort| format!("its reasoning effort is {effort}"));
+            let tier = service_tier.as_ref().map(|tier| format!("its service tier is {tier}"));
+            let all: Vec<_> =
+                [named, archived, labels, model, effort, tier].into_iter().flatten().collect();
             format!("Session {session_id}: {}.", all.join(", "))
         };
         /// A session ended.

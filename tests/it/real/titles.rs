@@ -237,19 +237,21 @@ async fn turns_for_a_goal_are_shown_in_the_session() {
 }
 
 #[tokio::test]
-async fn model_of_a_turn_is_that_of_the_session_from_then_on() {
+async fn model_and_effort_of_a_turn_are_those_of_the_session_from_then_on() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let before = stage.record(&session).await["model"].clone();
     stage.turn(&session, "mock:text=[first]").await;
     assert_eq!(stage.record(&session).await["model"], before);
-    let another = json!({ "model": "another-model" });
+    let another = json!({ "model": "another-model", "effort": "high" });
     let answer = submit_with(&stage, &session, "mock:text=[second]", another).await;
     let turn_id = answer.data(202)["turnId"].as_str().unwrap().to_owned();
     stage.rest_of(&turn_id).await;
     wait_for(&stage, &session, "model", &json!("another-model")).await;
+    assert_eq!(stage.record(&session).await["reasoningEffort"], "high");
     stage.turn(&session, "mock:text=[third]").await;
-    assert_eq!(stage.record(&session).await["model"], "another-model");
+    let record = stage.record(&session).await;
+    assert_eq!((&record["model"], &record["reasoningEffort"]), (&json!("another-model"), &json!("high")));
     let updated = events_of(&stage, "session.updated");
     let models: Vec<_> = updated.iter().filter_map(|event| event["detail"].get("model")).collect();
     assert_eq!(models, ["another-model"]);
