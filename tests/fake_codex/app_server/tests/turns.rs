@@ -293,7 +293,8 @@ fn clean_ends_the_process_of_a_command() {
     let thread = client.thread();
     client.turn(&thread, "spawn=600");
     client.until_method("item/commandExecution/outputDelta");
-    client.call("thread/backgroundTerminals/clean", &json!({ "threadId": thread })).unwrap();
+    // The item may end before the response.
+    client.request("thread/backgroundTerminals/clean", &json!({ "threadId": thread }));
     let item = client.until_method("item/completed")["params"]["item"].clone();
     assert_eq!((&item["status"], &item["exitCode"]), (&json!("failed"), &json!(-1)));
     client.until_method("turn/completed");
