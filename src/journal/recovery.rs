@@ -25,6 +25,10 @@ impl Journal {
     /// After a failed sync, the lines since the last successful one go to a new file: what the system reports about the old
     /// file is no longer reliable.
     pub fn recover(&mut self) -> io::Result<Recovered> {
+        if self.sync.failed() {
+            // The file may have been replaced since; an error of the check is none of the file.
+            let _ = self.sync.check_path();
+        }
         if let Some(reason) = self.sync.displaced() {
             return self.recover_displaced(reason);
         }
@@ -130,7 +134,7 @@ impl Journal {
                 (current.path, current.found) = (active, Found::default());
             }
         }
-        self.sync.replaced();
+        self.sync.replaced_active();
         self.sync.written(last, self.size);
         self.sync.rewritten();
         drop(rewrites);

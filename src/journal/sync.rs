@@ -194,6 +194,15 @@ impl LogSync {
         *unsynced = Unsynced::of(unsynced.current.clone(), true);
     }
 
+    /// [`LogSync::replaced`] where only the active file could not be used: those before it still have to be synced.
+    pub(super) fn replaced_active(&self) {
+        let mut unsynced = self.lock();
+        let mut older = std::mem::take(&mut unsynced.older);
+        // The file that was displaced; all of its lines were written again.
+        older.pop();
+        *unsynced = Unsynced { older, ..Unsynced::of(unsynced.current.clone(), true) };
+    }
+
     /// Records that those lines are in the active file.
     pub(super) fn rewritten(&self) {
         self.lock().behind = false;

@@ -108,7 +108,13 @@ impl Worker {
     fn stop(&mut self) {
         self.group_commit.stop();
         self.snapshot_writer.stop();
-        if let Err(error) = self.journal.close() {
+        let journal = &mut self.journal;
+        let mut closed = journal.close();
+        if closed.is_err() {
+            // This sync may be the first one that finds that the file was removed or replaced.
+            closed = journal.recover().and_then(|_| journal.close());
+        }
+        if let Err(error) = closed {
             tracing::error!(%error, "failed to close the event log");
         }
     }
