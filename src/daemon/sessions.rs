@@ -28,7 +28,7 @@ use crate::daemon::threads::{Threads, on_thread};
 use crate::daemon::trust::decision::TrustDecision;
 use crate::daemon::trust::{ThreadLoad, TrustChoice, thread_params};
 use crate::daemon::turns::Turns;
-use crate::daemon::turns::corrections::read_turns;
+use crate::daemon::turns::corrections::{may_have_just_begun, read_turns};
 use crate::ids::{SessionId, ThreadId};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State};
 use crate::time::rfc3339_now;
@@ -177,7 +177,11 @@ impl Sessions {
         let (list, newest) = newest_turns(client, &thread.thread.id, 1);
         let endpoint = self.core.config.server.endpoint.to_string().into();
         let opened = move |turns: TurnPage, state: &State| {
-            open(input, thread, endpoint, turns.data.into_iter().next(), decision, state)
+            let mut newest = turns.data.into_iter().next();
+            if let Some(begun) = newest.as_mut().filter(|turn| may_have_just_begun(turn)) {
+                begun.status = values::TURN_IN_PROGRESS.to_owned();
+            }
+            open(input, thread, endpoint, newest, decision, state)
         };
         let wait = Wait::Limited(client.call_timeout());
         let recorder = &self.core.recorder;

@@ -87,23 +87,25 @@ struct Place {
     previous: Option<TurnId>,
 }
 
-/// Whether a listed turn has been cut off, or just begins.
+/// Whether a listed turn that looks interrupted may only have begun.
 ///
 /// Codex lists a turn whose history has no end as `interrupted` while its thread is not active, and the history has the
 /// beginning of a turn a moment before the thread becomes active (observed with 0.171.0 on a busy machine).
-fn is_cut_off_or_begins(found: &ListedTurn) -> bool {
-    found.status == values::TURN_INTERRUPTED && found.completed_at.is_none()
+pub(in crate::daemon) fn may_have_just_begun(found: &ListedTurn) -> bool {
+    /// How long that moment may be, in seconds; a turn that was cut off in it counts as running until it is checked.
+    const WINDOW: i64 = 60;
+    let is_recent = |at: i64| at >= jiff::Timestamp::now().as_second() - WINDOW;
+    found.status == values::TURN_INTERRUPTED
+        && found.completed_at.is_none()
+        && found.started_at.is_none_or(is_recent)
 }
 
 /// What the records lack of a turn as its thread lists it.
 ///
-/// A turn that was cut off or just begins counts as running if it was not known before the connection: the watch of running
-/// turns settles it if nothing is heard of it.
+/// The newest turn counts as running if it may just have begun: the watch of running turns settles it if it was cut off.
 fn corrections(state: &State, thread_id: &ThreadId, found: &ListedTurn, place: Place) -> Vec<NewEvent> {
     let known = state.turns.get(thread_id, &found.id);
-    let may_begin = place.is_newest
-        && is_cut_off_or_begins(found)
-        && known.is_none_or(|turn| !turn.is_over() && !turn.has_gap);
+    let may_begin = place.is_newest && may_have_just_begun(found) && known.is_none_or(|turn| !turn.is_over());
     let runs = found.status == values::TURN_IN_PROGRESS;
     let is_inner = found.root_turn_id.as_ref().is_some_and(|root| *root != found.id);
     let is_news = match known {
