@@ -95,9 +95,9 @@ fn different_variables(is_different: impl Fn(&str) -> bool) -> Option<Check> {
     Some(Check::warn("variables", detail, advice))
 }
 
-/// The names among [`SHELL_VARIABLES`] that `is_meant`, for a sentence and as flags of `service install`.
-fn shell_variables(is_meant: impl Fn(&str) -> bool) -> Option<(String, String)> {
-    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(|name| is_meant(name)).collect();
+/// The names among [`SHELL_VARIABLES`] that `is_selected`, for a sentence and as flags of `service install`.
+fn shell_variables(is_selected: impl Fn(&str) -> bool) -> Option<(String, String)> {
+    let names: Vec<_> = SHELL_VARIABLES.into_iter().filter(|name| is_selected(name)).collect();
     let flags = names.iter().map(|name| format!(" --service-env {name}")).collect();
     (!names.is_empty()).then(|| (names.join(", "), flags))
 }

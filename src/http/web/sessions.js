@@ -86,7 +86,7 @@ const CHANGES = lookupTable({
   },
   "session.updated": (record, detail) => {
     if (record.sessionId !== detail.sessionId) return;
-    for (const name of ["title", "archived", "metadata"]) if (name in detail) record[name] = detail[name];
+    for (const name of ["title", "archived", "metadata", "model", "reasoningEffort", "serviceTier"]) if (name in detail) record[name] = detail[name];
   },
   "session.forgotten": (record, detail) => {
     if (record.sessionId === detail.sessionId) sessions.records.delete(record.sessionId);

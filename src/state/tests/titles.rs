@@ -17,12 +17,13 @@ fn session_has_what_was_updated_last_and_keeps_the_rest() {
         opened("s", "t"),
         opened("z", "t"),
         updated(json!({ "title": "first" })),
-        updated(json!({ "archived": true, "model": "another" })),
-        updated(json!({ "title": "second", "metadata": { "c": "d" } })),
+        updated(json!({ "archived": true, "model": "another", "reasoningEffort": "high" })),
+        updated(json!({ "title": "second", "metadata": { "c": "d" }, "serviceTier": "flex" })),
     ]);
     let session = state.sessions.get(&"s".into()).unwrap();
     assert_eq!((session.title.as_deref(), session.archived), (Some("second"), true));
-    assert_eq!(session.model.as_deref(), Some("another"));
+    let settings = [&session.model, &session.reasoning_effort, &session.service_tier];
+    assert_eq!(settings.map(Option::as_deref), [Some("another"), Some("high"), Some("flex")]);
     assert_eq!(*session.metadata, [("c".to_owned(), "d".to_owned())].into());
     assert_eq!(session.updated_at, "T5".into());
     let other = state.sessions.get(&"z".into()).unwrap();
