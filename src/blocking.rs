@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(20);
+    const SOON: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_secs(30);
 
     /// A pool for one test, and the end of a channel that each hanging call waits for.

@@ -70,10 +70,10 @@ impl RecordingAppServer {
         )
     }
 
-    /// A daemon whose app-server receives each message half a second after it was recorded.
+    /// A daemon whose app-server receives each message 1.5 seconds after it was recorded.
     pub(crate) fn builder_with_delayed_input(&self) -> DaemonBuilder {
         self.builder_with_script(
-            "\"$1\" record \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
+            "\"$1\" record \"$0\" | while IFS= read -r line; do sleep 1.5; printf '%s\\n' \"$line\"; done | \"$1\" \
              app-server --store \"$2\"",
         )
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::raw_http::HttpResponse;
 use super::routes::{PathParameters, routes};
 use super::tokens::{OTHER, TOKEN, TokenFile, bearer, is_authorized, send, wait_until_ready, write_private};
-use crate::api::{SESSIONS, STATUS, run_command};
+use crate::api::{SESSIONS, STATUS, run_command, wait_for_event_type};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
 use crate::support::scratch;
@@ -99,6 +99,8 @@ async fn token_that_only_reads_changes_nothing() {
         request: unknown("request"),
         queue: unknown("queued"),
     };
+    // It comes after the daemon is ready.
+    wait_for_event_type(&daemon, "app-server.notification").await;
     let before = daemon.events_on_disk();
     for route in routes(&daemon, &[&reader]).await {
         let line = format!("{} {}", route.method, parameters.fill(&route.path));

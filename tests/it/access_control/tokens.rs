@@ -19,7 +19,7 @@ use crate::sessions::RecordingAppServer;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::scratch;
-use crate::support::wait::wait_until_async;
+use crate::support::wait::{wait_until, wait_until_async};
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
 /// A token that differs from its upper case form.
@@ -209,6 +209,9 @@ async fn requests_without_the_token_are_unauthorized_and_have_no_effect() {
     let (file, app_server) = (TokenFile::new(), RecordingAppServer::new());
     let daemon = file.of(app_server.builder().arg("--check-interval").arg("3600")).start().await;
     wait_until_ready(&daemon).await;
+    // What comes after the daemon is ready.
+    wait_for_event_type(&daemon, "app-server.notification").await;
+    wait_until("the account", || (!app_server.calls("account/read").is_empty()).then_some(())).await;
     let protected = protected_routes(&daemon).await;
     let credentials = wrong_credentials();
     let mut sent: Vec<NamedRequest> = Vec::new();

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{CommandOutput, run_command, start_daemon, wait_until_ready};
+use crate::api::{CommandOutput, run_command, start_daemon, wait_for_event_type, wait_until_ready};
 use crate::support::codex::{CodexHome, codex};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
@@ -166,6 +166,8 @@ async fn doctor_warns_without_bubblewrap() {
 async fn doctor_finds_running_daemon_and_changes_nothing() {
     let daemon = start_daemon().await;
     wait_until_ready(&daemon).await;
+    // It comes after the daemon is ready.
+    wait_for_event_type(&daemon, "app-server.notification").await;
     let home = home();
     let flags = flags_of(&daemon);
     let before = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
@@ -234,12 +236,12 @@ async fn doctor_fails_for_unusable_codex() {
     found.assert("app-server", "fail", "exited with code 7. Error output: gone");
     assert!(!found.checks.contains_key("login"));
 
-    let startup = |argument: &'static str| {
-        [fake_flags().as_slice(), &["--server-arg=--startup", argument, "--start-timeout=1"]].concat()
+    let startup = |arguments: &[&'static str]| {
+        [fake_flags().as_slice(), &["--server-arg=--startup"], arguments].concat()
     };
-    let found = run_doctor(&startup("--server-arg=hang-initialize")).await;
+    let found = run_doctor(&startup(&["--server-arg=hang-initialize", "--start-timeout=1"])).await;
     found.assert("app-server", "fail", "did not answer initialize within 1 s");
-    let found = run_doctor(&startup("--server-arg=refuse-initialize")).await;
+    let found = run_doctor(&startup(&["--server-arg=refuse-initialize"])).await;
     found.assert("app-server", "fail", "initialize refused");
 }
 

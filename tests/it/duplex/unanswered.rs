@@ -17,7 +17,7 @@ use crate::support::http::post;
 #[tokio::test]
 async fn server_request_is_declined_after_its_timeout() {
     let daemon = start_daemon().await;
-    let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 1 })).await;
+    let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 3 })).await;
     for (subject, item_type) in [("command", "commandExecution"), ("file", "fileChange")] {
         let turn_id = start_turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;

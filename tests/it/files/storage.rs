@@ -1,5 +1,7 @@
 //! A disk that rejects writes and recovers, simulated with the file size limit `RLIMIT_FSIZE`.
 
+use std::path::Path;
+
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
@@ -72,6 +74,13 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert_eq!(text(&session_record(&after, &session_id).await["lastTurnStatus"]), "completed");
 }
 
+/// Removes a directory in which the daemon creates files concurrently.
+fn remove(directory: &Path) {
+    let removed = directory.with_extension("removed");
+    std::fs::rename(directory, &removed).unwrap();
+    std::fs::remove_dir_all(removed).unwrap();
+}
+
 #[tokio::test]
 async fn removed_log_is_rewritten_without_rejecting_requests() {
     let mut daemon = Daemon::builder().start().await;
@@ -79,10 +88,10 @@ async fn removed_log_is_rewritten_without_rejecting_requests() {
     start_turn(&daemon, &session_id, "hello").await;
     let mut sessions = vec![session_id];
     for _ in 0..3 {
-        std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
+        remove(&daemon.logs_dir());
         // An error would make the client repeat a request that took effect.
         let session_id = text(&post(&daemon, SESSIONS, &json!({})).await.data(201)["session"]["sessionId"]);
-        std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
+        remove(&daemon.logs_dir());
         request_turn(&daemon, &session_id, "hello").await.data(202);
         wait_until_idle(&daemon, &session_id).await;
         sessions.push(session_id);

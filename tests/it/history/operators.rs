@@ -16,7 +16,7 @@ use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::skip::runs_long_part;
-use crate::support::wait::wait_until;
+use crate::support::wait::{wait_until, wait_until_async};
 
 /// The number of clients that create turns.
 const WORKERS: u64 = 2;
@@ -131,8 +131,9 @@ async fn operate(operator: Operator, seed: u64) -> History {
     let latest = log.iter().map(|text| texts.intern(text).seq).max().unwrap();
     let runs = clients.finish(&daemon, &epoch, latest).await;
     if matches!(operator, CutOut | RemoveSegment) {
-        wait_until("the log.damaged event", || {
-            daemon.events_on_disk().iter().any(|event| event["type"] == "log.damaged").then_some(())
+        wait_until_async("the log.damaged event", async || {
+            let (_, log) = read_kept(daemon.base_url()).await;
+            log.iter().any(|text| text.contains("\"log.damaged\"")).then_some(())
         })
         .await;
     }

@@ -16,8 +16,8 @@ use crate::support::http::{ApiResponse, get, post};
 use crate::support::model::{MockModel, text_of_deltas};
 use crate::support::wait::wait_until;
 
-/// A turn of about two seconds.
-const SLOW_TURN: &str = "mock:deltas=20 mock:delay=100";
+/// A turn of about six seconds.
+const SLOW_TURN: &str = "mock:deltas=20 mock:delay=300";
 
 /// A daemon that is one of two clients of an app-server; the fields are dropped in this order.
 struct Stage {

@@ -13,8 +13,8 @@ use crate::support::model::{MockModel, text_of_deltas};
 use crate::support::wait::{wait_until, wait_until_async};
 
 const RESTART: &str = "/v1/codexd/app-server/restart";
-/// A turn of about two seconds.
-const SLOW_TURN: &str = "mock:deltas=20 mock:delay=100";
+/// A turn of about six seconds.
+const SLOW_TURN: &str = "mock:deltas=20 mock:delay=300";
 
 async fn app_server(daemon: &Daemon) -> Value {
     get(daemon, "/v1/codexd/app-server").await.data(200)["appServer"].clone()

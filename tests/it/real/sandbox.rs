@@ -45,24 +45,24 @@ impl Stage {
         let session =
             create_session(&self.daemon, &self.home, &json!({ "sandbox": "workspace-write" })).await;
         let body = json!({ "sessionId": session["sessionId"], "input": prompt });
-        submit(&self.daemon, &body).await.data(202);
-        self.wait_for_command().await;
+        let turn_id = submit(&self.daemon, &body).await.data(202)["turnId"].clone();
+        self.wait_for_command(&turn_id).await;
         session
     }
 
-    /// Waits until a command runs, and asserts that its sandbox has created a directory in the workspace.
-    async fn wait_for_command(&self) {
+    /// Waits until a command runs, and asserts that its sandbox has created a directory in the workspace. `turn_id` is its
+    /// turn, if that is known.
+    async fn wait_for_command(&self, turn_id: &Value) {
         // A command that fails ends its turn; its output says why.
-        let ended = || {
-            let is_end =
-                |item: &Value| item["item"]["type"] == "commandExecution" && !item["completedAtMs"].is_null();
-            let events = self.daemon.events_on_disk().into_iter();
-            events.map(|event| event["detail"]["params"].clone()).filter(is_end).last()
+        let ended = |event: &Value| {
+            let params = &event["detail"]["params"];
+            params["turnId"] == *turn_id
+                && params["item"]["type"] == "commandExecution"
+                && !params["completedAtMs"].is_null()
         };
-        let earlier = ended();
         wait_until("the command", || {
-            let now = ended();
-            assert!(now == earlier, "the command has ended: {now:#?}");
+            let ended = self.daemon.events_on_disk().into_iter().find(ended);
+            assert!(ended.is_none(), "the command has ended: {ended:#?}");
             self.commands().first().copied()
         })
         .await;
@@ -153,7 +153,7 @@ async fn sandbox_directories_are_removed_after_interrupt_and_close() {
             ["ask", PROMPTS[0], "--sandbox", "workspace-write", "--cwd", workspace.to_str().unwrap()];
         let mut ask = user.command(&arguments);
         let mut ask = ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        stage.wait_for_command().await;
+        stage.wait_for_command(&Value::Null).await;
         kill_process(Pid::from_child(&ask), Signal::INT).unwrap();
         wait_until("the end of ask", || ask.try_wait().unwrap()).await;
         stage.assert_clean("after Ctrl-C").await;

@@ -15,8 +15,8 @@ use crate::support::http::{get, post};
 use crate::support::model::{MockModel, text_of_deltas};
 use crate::support::wait::{wait_until, wait_until_async};
 
-/// A turn of about two seconds.
-const SLOW_TURN: &str = "mock:deltas=20 mock:delay=100";
+/// A turn of about six seconds.
+const SLOW_TURN: &str = "mock:deltas=20 mock:delay=300";
 
 fn shared(home: &CodexHome) -> DaemonBuilder {
     Daemon::builder().real(home).arg("--server-strategy").arg("shared")

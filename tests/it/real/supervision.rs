@@ -63,7 +63,7 @@ async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
         (sleepers(&stage.daemon) == 0 && !hidden.exists()).then_some(())
     })
     .await;
-    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(20), "{:?}", killed.elapsed());
     generation(&stage.daemon, 2, "running").await;
     wait_until_ready(&stage.daemon).await;
     let session = stage.session(&json!({})).await;
@@ -73,7 +73,7 @@ async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
 
 #[tokio::test]
 async fn stopped_app_server_is_restarted() {
-    let mut stage = Stage::start_with(|home| Daemon::builder().real(home).arg("--check-interval=1")).await;
+    let mut stage = Stage::start_with(|home| Daemon::builder().real(home).arg("--check-interval=3")).await;
     wait_until_ready(&stage.daemon).await;
     let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
@@ -111,7 +111,7 @@ async fn stopped_external_app_server_is_disconnected_and_reconnected() {
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_tcp(&home).await;
     let daemon = Daemon::builder().external(&server.endpoint);
-    let mut daemon = daemon.arg("--check-interval=1").arg("--start-timeout=1").start().await;
+    let mut daemon = daemon.arg("--check-interval=3").arg("--start-timeout=3").start().await;
     generation(&daemon, 1, "external").await;
     server.signal(Signal::STOP);
     let closed = crate::api::wait_for_event_type(&daemon, "app-server.transport.closed").await;

@@ -17,8 +17,8 @@ use crate::support::http::get;
 use crate::support::model::{MockModel, text_of_deltas};
 use crate::support::wait::{wait_until, wait_until_async};
 
-/// A turn of about two seconds.
-const SLOW_TURN: &str = "mock:deltas=20 mock:delay=100";
+/// A turn of about six seconds.
+const SLOW_TURN: &str = "mock:deltas=20 mock:delay=300";
 
 /// An app-server with a thread that codexd has a session on; codexd does not run. The fields are dropped in this order.
 struct Stage {
@@ -69,6 +69,14 @@ async fn turn_when_over(daemon: &Daemon, session: &Value, turn_id: &str) -> Valu
     let session_id = session["sessionId"].as_str().unwrap();
     let path = format!("/v1/codexd/sessions/{session_id}/turns/{turn_id}?wait=30");
     get(daemon, &path).await.data(200)["turn"].clone()
+}
+
+/// Waits until another client gets the beginning of the answer of its turn.
+async fn first_delta(client: &Client, turn_id: &str) {
+    let is_delta = |message: &Value| {
+        message["method"] == "item/agentMessage/delta" && message["params"]["turnId"] == turn_id
+    };
+    client.wait_for("the answer of the turn", is_delta).await;
 }
 
 /// The types of the items of a turn.
@@ -188,8 +196,13 @@ async fn turn_that_is_listed_before_its_thread_is_active_is_not_taken_for_interr
         (get(&daemon, "/healthz").await.json["service"]["ready"] == true).then_some(())
     })
     .await;
+    // codexd resumes the thread, and lists its turns, when the other client has opened it.
+    proxy.hold("thread/resume");
     let other = stage.other_client().await;
+    proxy.holds_one().await;
     let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
+    first_delta(&other, &turn_id).await;
+    proxy.release();
     wait_until("the list of the turns", || is_listed.load(Ordering::Relaxed).then_some(())).await;
     wait_until_async("the turn in the record", async || {
         (record(&daemon, &stage.session).await["currentTurnId"] == turn_id).then_some(())
@@ -210,8 +223,12 @@ async fn turn_of_another_client_that_was_cut_off_is_settled_after_the_next_conne
     let mut stage = Stage::start().await;
     let other = stage.other_client().await;
     let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
+    first_delta(&other, &turn_id).await;
     drop(other);
-    stage.restart_server().await;
+    // On SIGTERM, Codex would finish the turn.
+    stage.server.signal(Signal::KILL);
+    stage.server.wait_for_end().await;
+    stage.server = AppServer::on_control_socket(&stage.home).await;
     let daemon = builder(&stage.home).state_from(&stage.before).start().await;
     wait_until("the beginning of the turn", || (!events_of(&daemon, &turn_id).is_empty()).then_some(()))
         .await;

@@ -58,7 +58,7 @@ async fn drain_finishes_running_turn_and_refuses_new_work() {
 async fn drain_ends_with_the_last_running_turn() {
     let mut daemon = start_with_drain_timeout("600").await;
     let session_id = new_session(&daemon).await;
-    let turn_id = start_turn(&daemon, &session_id, "deltas=50 delay=20").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=100 delay=50").await;
     queue(&daemon, &session_id, "hello").await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success() && stopped.took < Duration::from_secs(20), "{stopped:?}");

@@ -9,12 +9,12 @@ use super::queue::{drained_queue, end_hanging_turn, user_messages};
 use super::{RecordingAppServer, ask_with, events_of, post_keyed, queue, queued, restart, started_turns};
 use crate::api::{
     SESSIONS, TURN, keys, new_session, request_turn, session_record, start_daemon, start_turn, text,
-    wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle,
+    wait_for_event_type, wait_for_turn_end, wait_until_idle,
 };
 use crate::duplex::delete;
 use crate::support::daemon::Daemon;
 use crate::support::http::{ApiResponse, post, request};
-use crate::support::wait::wait_until_async;
+use crate::support::wait::{wait_until, wait_until_async};
 
 /// Requests that a held queue is resumed; returns the response of any status.
 async fn resume(daemon: &Daemon, session_id: &str) -> ApiResponse {
@@ -118,14 +118,7 @@ async fn refused_turn_holds_queue_until_withdrawn() {
 
     // The app-server rejects the turn again on the next attempt.
     resume(&daemon, &session_id).await.data(202);
-    wait_for_event(&daemon, "the second refusal", {
-        let mut count = 0;
-        move |event| {
-            count += usize::from(event["type"] == "session.held");
-            count == 2
-        }
-    })
-    .await;
+    wait_until("the second refusal", || (events_of(&daemon, "session.held").len() == 2).then_some(())).await;
     delete(&daemon, &format!("{SESSIONS}/{session_id}/queue/{invalid}")).await.data(200);
     drained_queue(&daemon, &session_id).await;
     assert_eq!(user_messages(&daemon), ["hang", "text=end", "valid"]);

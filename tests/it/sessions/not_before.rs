@@ -53,7 +53,7 @@ fn accepted_at(daemon: &Daemon) -> Vec<(String, Timestamp)> {
 async fn turn_waits_for_its_time_in_an_idle_session_and_holds_no_other() {
     let daemon = start_daemon().await;
     let session_id = new_session(&daemon).await;
-    let time = after(Duration::from_millis(1_500));
+    let time = after(Duration::from_secs(6));
     let waiting = queue_until(&daemon, &session_id, "at its time", &time).await;
     let view = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
     assert_eq!(view.data(200)["queuedTurns"][0]["notBefore"], time);

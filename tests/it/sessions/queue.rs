@@ -177,7 +177,7 @@ async fn withdrawing_a_starting_turn_interrupts_it() {
     let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = new_session(&daemon).await;
     let running = start_turn(&daemon, &session_id, "hang").await;
-    let queue_id = queue(&daemon, &session_id, "answer-late=1000 hang").await;
+    let queue_id = queue(&daemon, &session_id, "answer-late=4000 hang").await;
     let next = queue(&daemon, &session_id, "text=next").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
     wait_until("the turn/start call", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
@@ -214,6 +214,12 @@ async fn turn_queue_holds_at_most_100_turns() {
     start_turn(&daemon, &other, "hang").await;
     queue(&daemon, &other, "hello").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
+    for left in [75, 50, 25] {
+        wait_until_async("a shorter queue", async || {
+            (queued(&daemon, &session_id).await.len() <= left).then_some(())
+        })
+        .await;
+    }
     drained_queue(&daemon, &session_id).await;
     assert_eq!(events_of(&daemon, "turn.queued").len(), 101);
     assert_eq!(started_turns(&daemon).len(), 102);

@@ -81,6 +81,6 @@ async fn stop_does_not_wait_for_app_server_start() {
     let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
     wait_for_event_type(&daemon, "child.started").await;
     let stopped = daemon.stop().await;
-    assert!(stopped.status.success() && stopped.took < Duration::from_secs(3), "{stopped:?}");
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(10), "{stopped:?}");
     assert_no_survivors(&daemon);
 }

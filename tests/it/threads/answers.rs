@@ -145,7 +145,7 @@ async fn wait_for_turn_starts(app_server: &RecordingAppServer, count: usize) {
 #[tokio::test]
 async fn ctrl_c_before_turn_start_leaves_no_turn() {
     let app_server = RecordingAppServer::new();
-    // Each message takes half a second, so the session does not exist before that time.
+    // Each message takes 1.5 seconds, so the session does not exist before that time.
     let daemon = app_server.builder_with_delayed_input().start().await;
     let user = CliUser::of(&daemon);
     let asking = RunningCommand::new(user.command(&["ask", "hang"]));

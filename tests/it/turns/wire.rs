@@ -34,7 +34,7 @@ async fn turn_start_response_after_turn_end_does_not_reopen_turn() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = new_session(&daemon).await;
-    let turn_id = start_turn(&daemon, &session_id, "answer-late=300").await;
+    let turn_id = start_turn(&daemon, &session_id, "answer-late=2000").await;
     // The turn ended long before its acceptance.
     let events = daemon.events_on_disk();
     let types = turn_event_types(&events, &turn_id);

@@ -18,7 +18,13 @@ struct Sleeper(Child);
 impl Sleeper {
     fn start(instance: &str) -> Self {
         let mut command = Command::new("sleep");
-        Self(command.arg("300").env(INSTANCE_VARIABLE, instance).stdin(Stdio::null()).spawn().unwrap())
+        let child = command.arg("300").env(INSTANCE_VARIABLE, instance).stdin(Stdio::null()).spawn().unwrap();
+        // The parent goes on before the environment can be read.
+        let (pid, mark) = (pid_of(child.id()).unwrap(), format!("{INSTANCE_VARIABLE}={instance}"));
+        while cfg!(target_os = "linux") && !platform::carries(pid, &mark) {
+            std::thread::yield_now();
+        }
+        Self(child)
     }
 
     fn id(&self) -> u32 {

@@ -59,6 +59,10 @@ impl TargetDaemon {
         wait_until_ready(&daemon).await;
         // This is the last event of a start.
         wait_for_event_type(&daemon, "app-server.notification").await;
+        wait_until("the account", || {
+            std::fs::read_to_string(&app_server_input).ok()?.contains("account/read").then_some(())
+        })
+        .await;
         let mut target = Self { daemon, app_server_input, last_own_request: 0, _home: home };
         let state = target.state().await;
         target.last_own_request = wait_until("the access log line of the last request", || {
