@@ -13,8 +13,9 @@ use super::wire::{Wire, locked};
 
 /// The state of one app-server process.
 pub(super) struct Shared {
-    pub(super) wire: Wire,
+    /// Dropped before `wire`: the end of the output tells that the files of the threads are unlocked.
     pub(super) threads: Threads,
+    pub(super) wire: Wire,
     pub(super) requests: Requests,
     pub(super) processes: Processes,
     pub(super) startup: Startup,

@@ -16,9 +16,10 @@ use super::wire::{locked, now_ms};
 
 /// A running turn. Each runs on a separate OS thread.
 pub(super) struct TurnRunner {
-    pub(super) shared: Arc<Shared>,
     pub(super) thread: Arc<Thread>,
     pub(super) turn: Arc<Turn>,
+    /// Dropped after `thread`, see [`Shared::threads`].
+    pub(super) shared: Arc<Shared>,
     started: Instant,
     /// The output tokens to report: the number of deltas.
     tokens: u64,

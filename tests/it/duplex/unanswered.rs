@@ -26,7 +26,7 @@ async fn server_request_is_declined_after_its_timeout() {
         assert_eq!(item(&ended, item_type)["status"], "declined");
         let request = current_request(&daemon, &request["requestId"]).await;
         assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("timeout"), &json!("decline")));
-        assert!(request["reason"].as_str().unwrap().contains("1 s"), "{request}");
+        assert!(request["reason"].as_str().unwrap().contains("3 s"), "{request}");
         assert!(request["resolvedAt"].as_str() >= request["expiresAt"].as_str(), "{request}");
         answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
             .await

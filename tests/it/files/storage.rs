@@ -74,6 +74,21 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert_eq!(text(&session_record(&after, &session_id).await["lastTurnStatus"]), "completed");
 }
 
+/// The last sync of a stop may be the first one that finds the file gone.
+#[tokio::test]
+async fn log_that_is_removed_before_a_stop_has_all_events_after_it() {
+    let mut daemon = Daemon::builder().start().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hello").await;
+    wait_until_idle(&daemon, &session_id).await;
+    std::fs::remove_file(daemon.logs_dir().join("events.jsonl")).unwrap();
+    assert!(daemon.stop().await.status.success());
+    let events = daemon.events_on_disk();
+    let numbers: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
+    assert!(events.iter().any(|event| event["type"] == "daemon.stopped"), "{events:#?}");
+}
+
 /// Removes a directory in which the daemon creates files concurrently.
 fn remove(directory: &Path) {
     let removed = directory.with_extension("removed");

@@ -79,7 +79,7 @@ impl Soak {
 
         for _ in 0..self.kills {
             clients.daemon_started(&daemon);
-            let expected = acknowledgements.turns() + random.below(3);
+            let expected = acknowledgements.turns() + 1 + random.below(2);
             tokio::time::sleep(random.milliseconds(20, 250)).await;
             // On a busy machine the daemon would otherwise be killed before any work is done.
             wait_until("an acknowledged turn", || (acknowledgements.turns() >= expected).then_some(())).await;

@@ -8,7 +8,7 @@ mod turns;
 use std::io::{BufRead, BufReader, PipeWriter, Write, pipe};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,7 +27,6 @@ struct Client {
     lines: Receiver<Vec<u8>>,
     endings: Receiver<Ending>,
     stopped: Receiver<Stopped>,
-    shared: Weak<Shared>,
     log: Arc<Mutex<Vec<u8>>>,
     next_id: i64,
 }
@@ -62,7 +61,6 @@ impl Client {
             Startup::parse(&[startup.to_owned()]).unwrap(),
             Box::new(move |ending| end.send(ending).unwrap()),
         ));
-        let weak = Arc::downgrade(&shared);
         let (sender, stopped) = channel();
         std::thread::spawn(move || {
             let reason = serve(&shared, BufReader::new(server_input));
@@ -70,7 +68,7 @@ impl Client {
             // The test may have ended.
             let _ = sender.send(reason);
         });
-        Self { input: Some(input), lines, endings, stopped, shared: weak, log, next_id: 0 }
+        Self { input: Some(input), lines, endings, stopped, log, next_id: 0 }
     }
 
     /// A server after `initialize`.
@@ -171,9 +169,8 @@ impl Client {
     /// Waits until every OS thread of the server has ended and its locks are released.
     fn shut_down(mut self) {
         self.end_input();
-        while self.shared.strong_count() > 0 {
-            std::thread::yield_now();
-        }
+        // The output ends last.
+        self.lines.iter().for_each(drop);
     }
 }
 
