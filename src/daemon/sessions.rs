@@ -176,9 +176,12 @@ impl Sessions {
         self.threads.note_attached(client, &thread.thread.id);
         let (list, newest) = newest_turns(client, &thread.thread.id, 1);
         let endpoint = self.core.config.server.endpoint.to_string().into();
+        let has_other_clients = self.core.config.server.strategy.has_other_clients();
+        // Nothing runs in a copy.
+        let may_run = has_other_clients && method == methods::THREAD_RESUME;
         let opened = move |turns: TurnPage, state: &State| {
             let mut newest = turns.data.into_iter().next();
-            if let Some(begun) = newest.as_mut().filter(|turn| may_have_just_begun(turn)) {
+            if let Some(begun) = newest.as_mut().filter(|turn| may_run && may_have_just_begun(turn)) {
                 begun.status = values::TURN_IN_PROGRESS.to_owned();
             }
             open(input, thread, endpoint, newest, decision, state)
@@ -187,7 +190,7 @@ impl Sessions {
         let recorder = &self.core.recorder;
         let session_id = call_and_record(recorder, client, list, &newest, wait, opened).await?;
         // What a turn of another client did before is not heard of, and neither is its end if that was meanwhile.
-        if self.core.config.server.strategy.has_other_clients()
+        if has_other_clients
             && let Some(thread_id) = &self.core.session(&session_id)?.thread_id
             && let Err(error) = read_turns(&self.core, client, thread_id, None).await
         {
