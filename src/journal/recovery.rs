@@ -26,7 +26,7 @@ impl Journal {
     /// file is no longer reliable.
     pub fn recover(&mut self) -> io::Result<Recovered> {
         if self.sync.failed() {
-            // The file may have been replaced since; an error of the check is none of the file.
+            // The file may have been replaced since then. If that cannot be found out, it counts as the same one.
             let _ = self.sync.check_path();
         }
         if let Some(reason) = self.sync.displaced() {

@@ -79,7 +79,7 @@ impl LogSync {
         latest: u64,
         metrics: Arc<LogMetrics>,
     ) -> Self {
-        let unsynced = Mutex::new(Unsynced::of(current, false));
+        let unsynced = Mutex::new(Unsynced::of(current));
         Self {
             disk,
             directory,
@@ -191,16 +191,16 @@ impl LogSync {
     /// Records that the lines that could not be synced go to the active file.
     pub(super) fn replaced(&self) {
         let mut unsynced = self.lock();
-        *unsynced = Unsynced::of(unsynced.current.clone(), true);
+        unsynced.older.clear();
+        unsynced.await_rewrite();
     }
 
     /// [`LogSync::replaced`] where only the active file could not be used: those before it still have to be synced.
     pub(super) fn replaced_active(&self) {
         let mut unsynced = self.lock();
-        let mut older = std::mem::take(&mut unsynced.older);
         // The file that was displaced; all of its lines were written again.
-        older.pop();
-        *unsynced = Unsynced { older, ..Unsynced::of(unsynced.current.clone(), true) };
+        unsynced.older.pop();
+        unsynced.await_rewrite();
     }
 
     /// Records that those lines are in the active file.
@@ -214,8 +214,15 @@ impl LogSync {
 }
 
 impl Unsynced {
-    fn of(current: Current, behind: bool) -> Self {
-        Self { older: Vec::new(), current, directory: true, failed: false, displaced: None, behind }
+    fn of(current: Current) -> Self {
+        let (older, directory, behind) = (Vec::new(), true, false);
+        Self { older, current, directory, failed: false, displaced: None, behind }
+    }
+
+    /// Forgets the failure: there is another active file, which does not have the lines yet.
+    fn await_rewrite(&mut self) {
+        (self.failed, self.displaced) = (false, None);
+        (self.directory, self.behind) = (true, true);
     }
 
     fn check_path(&mut self) -> io::Result<()> {
