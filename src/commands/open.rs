@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::api::{APP_SERVER_PATH, session_path};
+use super::api::session_path;
 use super::failure::Failure;
 use super::names::{current_or_named_directory, find_session};
 use super::programs::{become_program, open_in_browser};
@@ -41,14 +41,14 @@ pub(crate) async fn page(context: &CommandContext, session: Option<&str>) -> Res
 pub(crate) async fn resume(context: &CommandContext, session: &str) -> Result<ExitCode, Failure> {
     let session_id = find_session(context, session, &current_or_named_directory(None)?).await?;
     let session = context.client.get(&session_path(&session_id)).await?["session"].take();
-    let app_server = context.client.get(APP_SERVER_PATH).await?["appServer"].take();
     let status = context.client.status().await?;
     if status["service"]["codex"]["demo"] == true {
         return Err(Failure::new(
             "This is the demo: Codex does not have its sessions. Continue here with \"codexd ask --session\".",
         ));
     }
-    if app_server["strategy"] != ChildStrategy::Shared.as_str() {
+    let server = &status["snapshot"]["config"]["server"];
+    if server["childStrategy"] != ChildStrategy::Shared.as_str() {
         return Err(Failure::new(
             "Codex lets one process write a thread, and the app-server of this codexd has it. Start codexd with \
              --server-strategy shared, so that it and the terminal use one app-server; or continue here with \
@@ -60,7 +60,7 @@ pub(crate) async fn resume(context: &CommandContext, session: &str) -> Result<Ex
             "Session {session_id} has no turn yet, so Codex has nothing to resume."
         )));
     };
-    let program = status["snapshot"]["config"]["server"]["childCommand"].as_str().unwrap_or_default();
+    let program = server["childCommand"].as_str().unwrap_or_default();
     let mut arguments = vec!["resume", thread_id];
     if let Some(cwd) = session["cwd"].as_str() {
         arguments.extend(["-C", cwd]);
