@@ -64,3 +64,10 @@ async fn restart(daemon: &Daemon, arguments: &[impl AsRef<OsStr>]) -> Daemon {
     let builder = Daemon::builder().state_from(daemon);
     arguments.iter().fold(builder, |builder, argument| builder.arg(argument)).start().await
 }
+
+/// Removes a directory in which a daemon creates files concurrently.
+pub(crate) fn remove_directory(directory: &Path) {
+    let removed = directory.with_extension("removed");
+    fs::rename(directory, &removed).unwrap();
+    fs::remove_dir_all(removed).unwrap();
+}

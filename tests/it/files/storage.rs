@@ -1,10 +1,9 @@
 //! A disk that rejects writes and recovers, simulated with the file size limit `RLIMIT_FSIZE`.
 
-use std::path::Path;
-
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
+use super::remove_directory;
 use crate::api::{
     SESSIONS, new_session, request_turn, session_record, start_turn, text, wait_until_idle,
     wait_until_not_ready, wait_until_ready,
@@ -89,13 +88,6 @@ async fn log_that_is_removed_before_a_stop_has_all_events_after_it() {
     assert!(events.iter().any(|event| event["type"] == "daemon.stopped"), "{events:#?}");
 }
 
-/// Removes a directory in which the daemon creates files concurrently.
-fn remove(directory: &Path) {
-    let removed = directory.with_extension("removed");
-    std::fs::rename(directory, &removed).unwrap();
-    std::fs::remove_dir_all(removed).unwrap();
-}
-
 #[tokio::test]
 async fn removed_log_is_rewritten_without_rejecting_requests() {
     let mut daemon = Daemon::builder().start().await;
@@ -103,10 +95,10 @@ async fn removed_log_is_rewritten_without_rejecting_requests() {
     start_turn(&daemon, &session_id, "hello").await;
     let mut sessions = vec![session_id];
     for _ in 0..3 {
-        remove(&daemon.logs_dir());
+        remove_directory(&daemon.logs_dir());
         // An error would make the client repeat a request that took effect.
         let session_id = text(&post(&daemon, SESSIONS, &json!({})).await.data(201)["session"]["sessionId"]);
-        remove(&daemon.logs_dir());
+        remove_directory(&daemon.logs_dir());
         request_turn(&daemon, &session_id, "hello").await.data(202);
         wait_until_idle(&daemon, &session_id).await;
         sessions.push(session_id);

@@ -13,8 +13,10 @@ use super::record::{Acknowledgement, Filter, History, Step};
 use super::validators::{contradictions, unbroken};
 use super::workers::Acknowledgements;
 use crate::api::{SESSIONS, STATUS};
+use crate::files::remove_directory;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
+use crate::support::scratch;
 use crate::support::skip::runs_long_part;
 use crate::support::wait::{wait_until, wait_until_async};
 
@@ -109,7 +111,7 @@ async fn operate(operator: Operator, seed: u64) -> History {
     let mut clients = Clients::start(&random, readers, WORKERS);
     let (acknowledgements, texts) = (clients.acknowledgements.clone(), Arc::clone(&clients.texts));
     clients.daemon_started(&daemon);
-    let copy = crate::support::scratch::directory("copy");
+    let copy = scratch::directory("copy");
     more_turns(&acknowledgements, 4).await;
     copy_directories(&daemon, copy.path());
     more_turns(&acknowledgements, 4).await;
@@ -184,7 +186,7 @@ fn apply(operator: Operator, daemon: &Daemon, copy: &Path, random: &mut SeededRa
     // Not the oldest segment: the log may start at any sequence number.
     let middle = &older[1 + usize::try_from(random.below(older.len() as u64 - 1)).unwrap()];
     match operator {
-        RemoveDirectory => remove(&daemon.logs_dir()),
+        RemoveDirectory => remove_directory(&daemon.logs_dir()),
         RemoveFile => fs::remove_file(active).unwrap(),
         Replace => {
             let beside = active.with_extension("older");
@@ -204,18 +206,11 @@ fn apply(operator: Operator, daemon: &Daemon, copy: &Path, random: &mut SeededRa
         }
         RemoveSegment => fs::remove_file(middle).unwrap(),
         Wipe => {
-            remove(&daemon.logs_dir());
-            remove(&daemon.state_dir());
+            remove_directory(&daemon.logs_dir());
+            remove_directory(&daemon.state_dir());
         }
         Restore | Overwrite => unreachable!("the daemon runs"),
     }
-}
-
-/// Removes a directory in which the daemon creates files concurrently.
-fn remove(directory: &Path) {
-    let removed = directory.with_extension("removed");
-    fs::rename(directory, &removed).unwrap();
-    fs::remove_dir_all(removed).unwrap();
 }
 
 fn copy_directories(daemon: &Daemon, to: &Path) {

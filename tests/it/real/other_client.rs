@@ -147,7 +147,7 @@ async fn second_answer_is_told_who_answered_first() {
     let turn_id =
         stage.submit("mock:escalate=[true]", json!({})).await["turnId"].as_str().unwrap().to_owned();
     let request = pending_request(&stage.daemon, stage.session_id()).await;
-    let asked = stage.other.request("item/commandExecution/requestApproval", &turn_id).await;
+    let asked = stage.other.message_about("item/commandExecution/requestApproval", &turn_id).await;
     stage.other.respond(&asked["id"], json!({ "decision": "accept" }));
     assert_eq!(stage.turn_when_over(&turn_id).await["status"], "completed");
     let late = stage.answer(&request, "decline").await;
@@ -164,7 +164,7 @@ async fn second_answer_is_told_who_answered_first() {
     let turn_id =
         stage.submit("mock:escalate=[true]", json!({})).await["turnId"].as_str().unwrap().to_owned();
     let request = pending_request(&stage.daemon, stage.session_id()).await;
-    let asked = stage.other.request("item/commandExecution/requestApproval", &turn_id).await;
+    let asked = stage.other.message_about("item/commandExecution/requestApproval", &turn_id).await;
     assert_eq!(stage.answer(&request, "decline").await.data(200)["request"]["resolvedBy"], "client");
     let is_resolved = |message: &Value| {
         message["method"] == "serverRequest/resolved" && message["params"]["requestId"] == asked["id"]
@@ -230,7 +230,7 @@ async fn dynamic_tool_of_another_client_is_served_by_it() {
                 submit(&stage.daemon, &body).await.data(202)["turnId"].as_str().unwrap().to_owned()
             }
         };
-        let asked = stage.other.request("item/tool/call", &turn_id).await;
+        let asked = stage.other.message_about("item/tool/call", &turn_id).await;
         // codexd has received it too, and does not answer it while the client that has the tool takes its time.
         let is_of_turn = |event: &Value| event["detail"]["params"]["turnId"] == turn_id;
         wait_until("the call in the log of codexd", || {
@@ -271,12 +271,7 @@ async fn turn_that_runs_when_its_thread_is_adopted_is_followed() {
     let turn_id =
         stage.other.start_turn(thread_id, "mock:shell=[echo early] mock:deltas=20 mock:delay=100").await;
     // What happens before the adoption is not heard of.
-    stage
-        .other
-        .wait_for("the beginning of the answer", |message| {
-            message["method"] == "item/agentMessage/delta" && message["params"]["turnId"] == turn_id
-        })
-        .await;
+    stage.other.message_about("item/agentMessage/delta", &turn_id).await;
     let session = create_session(&stage.daemon, &stage.home, &json!({ "threadId": thread_id })).await;
     assert_eq!(
         (&session["currentTurnId"], &session["lastTurnStatus"]),

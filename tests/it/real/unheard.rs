@@ -71,12 +71,33 @@ async fn turn_when_over(daemon: &Daemon, session: &Value, turn_id: &str) -> Valu
     get(daemon, &path).await.data(200)["turn"].clone()
 }
 
-/// Waits until another client gets the beginning of the answer of its turn.
-async fn first_delta(client: &Client, turn_id: &str) {
-    let is_delta = |message: &Value| {
-        message["method"] == "item/agentMessage/delta" && message["params"]["turnId"] == turn_id
-    };
-    client.wait_for("the answer of the turn", is_delta).await;
+/// Waits until the daemon is connected.
+async fn connected(daemon: &Daemon) {
+    wait_until_async("a connection", async || {
+        (get(daemon, "/healthz").await.json["service"]["ready"] == true).then_some(())
+    })
+    .await;
+}
+
+/// Asserts that the record has the slow turn as the running one, and then all of its answer.
+async fn assert_followed(daemon: &Daemon, session: &Value, turn_id: &str) {
+    // An event is on disk a moment before it changes the records.
+    wait_until_async("the turn in the record", async || {
+        (record(daemon, session).await["currentTurnId"] == turn_id).then_some(())
+    })
+    .await;
+    assert_whole(daemon, session, turn_id).await;
+}
+
+/// Asserts that the slow turn completes, with all of its answer; returns it.
+async fn assert_whole(daemon: &Daemon, session: &Value, turn_id: &str) -> Value {
+    let turn = turn_when_over(daemon, session, turn_id).await;
+    assert_eq!(
+        (&turn["status"], &turn["text"]),
+        (&json!("completed"), &json!(text_of_deltas(20))),
+        "{turn:#}"
+    );
+    turn
 }
 
 /// The types of the items of a turn.
@@ -133,10 +154,7 @@ async fn turns_that_were_not_heard_of_are_recorded_after_the_next_connection() {
         let recorded = daemon.events_on_disk().len();
         assert!(daemon.stop().await.status.success());
         let again = builder(&stage.home).state_from(&daemon).start().await;
-        wait_until_async("a connection", async || {
-            (get(&again, "/healthz").await.json["service"]["ready"] == true).then_some(())
-        })
-        .await;
+        connected(&again).await;
         let body = json!({ "sessionId": stage.session["sessionId"], "input": "mock:deltas=1" });
         let next = submit(&again, &body).await.data(202)["turnId"].as_str().unwrap().to_owned();
         assert_eq!(turn_when_over(&again, &stage.session, &next).await["status"], "completed");
@@ -152,27 +170,14 @@ async fn thread_that_another_client_opens_later_is_followed() {
     let mut stage = Stage::start().await;
     stage.restart_server().await;
     let daemon = builder(&stage.home).state_from(&stage.before).start().await;
-    wait_until_async("a connection", async || {
-        (get(&daemon, "/healthz").await.json["service"]["ready"] == true).then_some(())
-    })
-    .await;
+    connected(&daemon).await;
     // No client of codexd uses the session.
     let other = stage.other_client().await;
     let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
     let is_delta = |event: &Value| event["type"] == "app-server.turn.message.delta";
     wait_until("the answer of the turn", || events_of(&daemon, &turn_id).iter().any(is_delta).then_some(()))
         .await;
-    // An event is on disk a moment before it changes the records.
-    wait_until_async("the turn in the record", async || {
-        (record(&daemon, &stage.session).await["currentTurnId"] == turn_id).then_some(())
-    })
-    .await;
-    let turn = turn_when_over(&daemon, &stage.session, &turn_id).await;
-    assert_eq!(
-        (&turn["status"], &turn["text"]),
-        (&json!("completed"), &json!(text_of_deltas(20))),
-        "{turn:#}"
-    );
+    assert_followed(&daemon, &stage.session, &turn_id).await;
 }
 
 /// Codex lists a turn as interrupted before its thread is active; the proxy makes that moment long.
@@ -192,28 +197,16 @@ async fn turn_that_is_listed_before_its_thread_is_active_is_not_taken_for_interr
     })
     .await;
     let daemon = Daemon::builder().external(&proxy.endpoint).state_from(&stage.before).start().await;
-    wait_until_async("a connection", async || {
-        (get(&daemon, "/healthz").await.json["service"]["ready"] == true).then_some(())
-    })
-    .await;
+    connected(&daemon).await;
     // codexd resumes the thread, and lists its turns, when the other client has opened it.
     proxy.hold("thread/resume");
     let other = stage.other_client().await;
     proxy.holds_one().await;
     let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
-    first_delta(&other, &turn_id).await;
+    other.message_about("item/agentMessage/delta", &turn_id).await;
     proxy.release();
     wait_until("the list of the turns", || is_listed.load(Ordering::Relaxed).then_some(())).await;
-    wait_until_async("the turn in the record", async || {
-        (record(&daemon, &stage.session).await["currentTurnId"] == turn_id).then_some(())
-    })
-    .await;
-    let turn = turn_when_over(&daemon, &stage.session, &turn_id).await;
-    assert_eq!(
-        (&turn["status"], &turn["text"]),
-        (&json!("completed"), &json!(text_of_deltas(20))),
-        "{turn:#}"
-    );
+    assert_followed(&daemon, &stage.session, &turn_id).await;
     let events = events_of(&daemon, &turn_id);
     assert!(!events.iter().any(|event| event["type"] == "turn.settled"), "{events:#?}");
 }
@@ -223,7 +216,7 @@ async fn turn_of_another_client_that_was_cut_off_is_settled_after_the_next_conne
     let mut stage = Stage::start().await;
     let other = stage.other_client().await;
     let turn_id = other.start_turn(&stage.session["threadId"], SLOW_TURN).await;
-    first_delta(&other, &turn_id).await;
+    other.message_about("item/agentMessage/delta", &turn_id).await;
     drop(other);
     // On SIGTERM, Codex would finish the turn.
     stage.server.signal(Signal::KILL);
@@ -255,12 +248,7 @@ async fn turn_that_ends_before_its_thread_is_read_is_shown_whole() {
     })
     .await;
     proxy.release();
-    let turn = turn_when_over(&daemon, &stage.session, &turn_id).await;
-    assert_eq!(
-        (&turn["status"], &turn["text"]),
-        (&json!("completed"), &json!(text_of_deltas(20))),
-        "{turn:#}"
-    );
+    let turn = assert_whole(&daemon, &stage.session, &turn_id).await;
     assert_eq!(kinds(&turn), ["userMessage", "agentMessage"], "{turn:#}");
     assert!(turn["tokenUsage"].is_object(), "{turn:#}");
 }

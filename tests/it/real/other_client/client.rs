@@ -83,8 +83,8 @@ impl Client {
         started["turn"]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Waits for a request of the app-server about this turn.
-    pub(crate) async fn request(&self, method: &str, turn_id: &str) -> Value {
+    /// Waits for a request or a notification of the app-server about this turn.
+    pub(crate) async fn message_about(&self, method: &str, turn_id: &str) -> Value {
         let is_it = |message: &Value| message["method"] == method && message["params"]["turnId"] == turn_id;
         self.wait_for(method, is_it).await
     }
